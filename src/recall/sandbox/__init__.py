@@ -1,0 +1,1 @@
+"""Sandboxes: where the source of tools runs, and nowhere else."""

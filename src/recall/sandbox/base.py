@@ -1,0 +1,57 @@
+"""The seam to a sandbox: open a session on source text, call a function in it, close it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from recall.types import CallStatus
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a call in a sandbox came to. A value whatever the tool did; only the sandbox's own failure raises."""
+
+    status: CallStatus
+    """`ok`, `exception`, `timeout`, `crashed` (the process died), `over_limit` (the result was too large) or
+    `state_lost` (an earlier call ended the process, so the session's state is gone)."""
+    result: Any = None
+    """The JSON value that the function returned; None unless the status is `ok`."""
+    output: str = ""
+    """What the tool printed, cut with a note where it was too long."""
+    error: str | None = None
+    """What went wrong, in words for the model; None when the status is `ok`."""
+    duration_s: float = 0.0
+    """Wall time from the request to the answer, in seconds."""
+
+
+class Session(Protocol):
+    """One process that holds the state of one episode's tools."""
+
+    async def call(self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None) -> CallResult:
+        """Call the function `name` with keyword `arguments`.
+
+        Calls of one session run one after another, in the order made, because they share its state.
+
+        Raises:
+            SandboxError: the sandbox failed, not the tool.
+        """
+
+    async def close(self) -> None:
+        """End the process and whatever it started. Safe to call twice."""
+
+
+class Sandbox(Protocol):
+    """Opens sessions."""
+
+    async def open(self, source: str) -> Session:
+        """Run `source` in a fresh confined process and return the session.
+
+        Source that fails (a syntax error, an exception, a time-out) does not raise here: every call of the session
+        then reports it.
+
+        Raises:
+            SandboxError: no process could be had.
+        """
+
+    async def close(self) -> None:
+        """End every session. Safe to call twice."""
