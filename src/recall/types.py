@@ -271,9 +271,7 @@ class Trajectory:
     @cached_property
     def logprobs(self) -> list[float]:
         """[T] nats of the sampled tokens; 0.0 where the environment wrote the token."""
-        return [
-            value for segment in self.segments for value in (segment.logprobs or (0.0,) * len(segment.token_ids))
-        ]
+        return [value for segment in self.segments for value in (segment.logprobs or (0.0,) * len(segment.token_ids))]
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:

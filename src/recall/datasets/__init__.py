@@ -1,0 +1,1 @@
+"""Task files: reading, checking and writing them. Making tasks is `recall.synth`'s work."""

@@ -1,0 +1,278 @@
+"""One episode of a task: its question, its live tools and their state, and what the policy is told of each call.
+
+Whatever the policy writes is answered in words that it can act on; only a failure of the sandbox itself raises. Tokens
+are the business of the renderer, and turns, token budgets and the clock of the episode that of the rollout.
+"""
+
+import asyncio
+import inspect
+import json
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recall.errors import ConfigError
+from recall.sandbox.base import CallResult, Sandbox, Session
+from recall.tools.arguments import Arguments
+from recall.tools.functions import tool_from_function
+from recall.tools.results import as_text, show
+from recall.types import (
+    AssistantTurn,
+    CallRecord,
+    CallStatus,
+    MalformedCall,
+    Message,
+    Step,
+    StopReason,
+    Task,
+    ToolCall,
+    ToolSpec,
+)
+
+
+class Limits(BaseModel):
+    """How much of everything an episode may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_turns: int = Field(default=8, ge=1)
+    """Turns of the policy."""
+    max_tokens: int = Field(default=4096, ge=1)
+    """Tokens of the whole episode: prompt, sampled turns and replies."""
+    max_turn_tokens: int = Field(default=1024, ge=1)
+    """Tokens of one sampled turn, the stop token included."""
+    max_calls: int = Field(default=32, ge=0)
+    """Tool calls of the whole episode, malformed ones included. A turn that would exceed it ends the episode."""
+    call_timeout_s: float = Field(default=5.0, gt=0)
+    """Seconds for one call, not counting its wait for the calls before it."""
+    episode_timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds of wall time for the episode, waiting for the engine included; None sets no limit."""
+    max_result_chars: int = Field(default=8192, ge=1)
+    """Characters of one result that the policy is shown; the middle of a longer one is cut out."""
+
+
+class Environment(Protocol):
+    """One episode: made for it, started once, closed once, and never used again."""
+
+    @property
+    def tools(self) -> Sequence[ToolSpec]:
+        """What the policy is told of the tools."""
+
+    async def start(self) -> Sequence[Message]:
+        """The messages before the first turn: the user's, after a system message if there is one."""
+
+    async def step(self, turn: AssistantTurn) -> Step:
+        """Run the calls of a turn and answer each, in order; a turn without calls ends the episode.
+
+        Raises:
+            SandboxError: the sandbox failed, not a tool.
+        """
+
+    async def close(self) -> None:
+        """Throw the state of the episode away. Safe to call twice, and without a start."""
+
+
+class ToolEnvironment:
+    """A task whose tools are Python source that runs in a sandbox session of the episode's own."""
+
+    def __init__(
+        self, task: Task, sandbox: Sandbox, limits: Limits | None = None, arguments: Arguments | None = None
+    ) -> None:
+        """Prepare an episode of `task`.
+
+        Args:
+            task: its `env` defines the functions that `tools` names.
+            sandbox: where the source runs.
+            limits: of calls, results and time; None takes the defaults.
+            arguments: of `task.tools`, where episodes of one task share it, as those of `ToolEnvironments` do.
+
+        Raises:
+            ConfigError: the schema of a tool is wrong.
+        """
+        limits = limits or Limits()
+        self.task = task
+        self.tools = task.tools
+        self._sandbox = sandbox
+        self._timeout_s = limits.call_timeout_s
+        self._answers = _Answers(arguments or Arguments(task.tools), tuple(t.name for t in task.tools), limits)
+        self._session: Session | None = None
+
+    async def start(self) -> Sequence[Message]:
+        """The question.
+
+        The session is opened here, so that its process gets ready while the policy samples the first turn.
+
+        Raises:
+            SandboxError: no session could be had.
+        """
+        if self.tools:
+            self._session = await self._sandbox.open(self.task.env)
+        return (Message("user", self.task.question),)
+
+    async def step(self, turn: AssistantTurn) -> Step:
+        """Run the calls of the turn in the session, which takes them one after another."""
+        return await self._answers.step(turn, self._call)
+
+    async def close(self) -> None:
+        """End the session."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _call(self, call: ToolCall) -> CallResult:
+        if self._session is None:
+            raise RuntimeError("a call before start, or after close")
+        return await self._session.call(call.name, call.arguments, timeout_s=self._timeout_s)
+
+
+class ToolEnvironments:
+    """Makes the environment of each episode; episodes of one task share the checked schemas of its tools."""
+
+    def __init__(self, sandbox: Sandbox, limits: Limits | None = None) -> None:
+        self.sandbox = sandbox
+        self.limits = limits or Limits()
+        self._known: OrderedDict[int, tuple[Task, Arguments]] = OrderedDict()
+
+    def __call__(self, task: Task) -> ToolEnvironment:
+        """A fresh environment for one episode of `task`.
+
+        Raises:
+            ConfigError: the schema of a tool is wrong.
+        """
+        known = self._known.get(id(task))
+        if known is None or known[0] is not task:
+            known = self._known[id(task)] = (task, Arguments(task.tools))  # holding the task keeps its id taken
+            if len(self._known) > 256:
+                self._known.popitem(last=False)
+        return ToolEnvironment(task, self.sandbox, self.limits, known[1])
+
+
+class FunctionEnvironment:
+    """A question whose tools are the caller's own Python functions, trusted, in this process.
+
+    State is whatever the functions share; bring fresh ones for each episode. Coroutine functions of one turn run
+    concurrently, plain functions one after another in a thread; one that runs out of time cannot be stopped there, so
+    it runs on while its result is dropped.
+    """
+
+    def __init__(
+        self, question: str, functions: Sequence[Callable[..., Any]], limits: Limits | None = None, *, system: str = ""
+    ) -> None:
+        """Prepare an episode.
+
+        Args:
+            question: the user's turn.
+            functions: the tools; their signatures and docstrings become the schemas.
+            limits: of calls, results and time; None takes the defaults.
+            system: a system message, if any.
+
+        Raises:
+            ConfigError: a signature cannot be told to a model, or two functions have one name.
+        """
+        limits = limits or Limits()
+        self.question = question
+        self.tools = tuple(tool_from_function(function) for function in functions)
+        self._system = system
+        self._functions = {tool.name: function for tool, function in zip(self.tools, functions, strict=True)}
+        names = [tool.name for tool in self.tools]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"two functions are named {twice[0]!r}")
+        self._timeout_s = limits.call_timeout_s
+        self._answers = _Answers(Arguments(self.tools), tuple(self._functions), limits)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def start(self) -> Sequence[Message]:
+        """The system message, if there is one, and the question."""
+        user = Message("user", self.question)
+        return (Message("system", self._system), user) if self._system else (user,)
+
+    async def step(self, turn: AssistantTurn) -> Step:
+        """Run the calls of the turn."""
+        return await self._answers.step(turn, self._call)
+
+    async def close(self) -> None:
+        """Nothing to do: the state belongs to the caller."""
+
+    async def _call(self, call: ToolCall) -> CallResult:
+        function = self._functions[call.name]
+        if inspect.iscoroutinefunction(function):
+            return await self._timed(function(**call.arguments))
+        async with self._one_at_a_time:
+            return await self._timed(asyncio.to_thread(function, **call.arguments))
+
+    async def _timed(self, result: Awaitable[Any]) -> CallResult:
+        try:
+            async with asyncio.timeout(self._timeout_s) as deadline:
+                value = json.loads(json.dumps(await result, allow_nan=False))
+        except Exception as error:  # noqa: BLE001 - whatever a tool raises is an answer to the model
+            if isinstance(error, TimeoutError) and deadline.expired():
+                return CallResult(CallStatus.TIMEOUT, error=f"the call took longer than {self._timeout_s:g} s")
+            return CallResult(CallStatus.EXCEPTION, error=f"{type(error).__name__}: {error}")
+        return CallResult(CallStatus.OK, value)
+
+
+@dataclass
+class _Answers:
+    """Answers the turns of one episode; where a call really runs is given to `step`."""
+
+    arguments: Arguments
+    names: tuple[str, ...]
+    limits: Limits
+    turn: int = field(default=0, init=False)
+    calls: int = field(default=0, init=False)
+
+    async def step(self, turn: AssistantTurn, run: Callable[[ToolCall], Awaitable[CallResult]]) -> Step:
+        if not turn.calls:
+            return Step(stop=StopReason.DONE)
+        self.calls += len(turn.calls)
+        if self.calls > self.limits.max_calls:
+            return Step(stop=StopReason.MAX_CALLS)
+        records = await _all([self._answer(call, run) for call in turn.calls])
+        self.turn += 1
+        return Step(tuple(Message("tool", record.result) for record in records), records)
+
+    async def _answer(
+        self, call: ToolCall | MalformedCall, run: Callable[[ToolCall], Awaitable[CallResult]]
+    ) -> CallRecord:
+        if isinstance(call, MalformedCall):
+            return self._record("", {}, CallStatus.MALFORMED, f"error: malformed tool call: {call.problem}")
+        if call.name not in self.names:
+            known = f"the tools are: {', '.join(self.names)}" if self.names else "there are no tools"
+            text = f"error: unknown tool {call.name!r}; {known}"
+            return self._record(call.name, call.arguments, CallStatus.UNKNOWN_TOOL, text)
+        problem = self.arguments.problem(call.name, call.arguments)
+        if problem is not None:
+            return self._record(call.name, call.arguments, CallStatus.BAD_ARGUMENTS, f"error: {problem}")
+        started = perf_counter()
+        outcome = await run(call)
+        text = _told(outcome)
+        return self._record(call.name, call.arguments, outcome.status, text, perf_counter() - started)
+
+    def _record(
+        self, name: str, arguments: Mapping[str, Any], status: CallStatus, text: str, duration_s: float = 0.0
+    ) -> CallRecord:
+        return CallRecord(self.turn, name, arguments, show(text, self.limits.max_result_chars), status, duration_s)
+
+
+def _told(outcome: CallResult) -> str:
+    """What the model reads of a call that ran: the value, or what went wrong, and then what the tool printed."""
+    if outcome.status is CallStatus.OK:
+        text = as_text(outcome.result)
+    else:
+        text = f"error: {outcome.error or outcome.status.value}"
+    return f"{text}\noutput:\n{outcome.output}" if outcome.output else text
+
+
+async def _all(answers: Sequence[Awaitable[CallRecord]]) -> tuple[CallRecord, ...]:
+    """The records in order. When one call raises, the others are waited for before that is passed on."""
+    if len(answers) == 1:
+        return (await answers[0],)  # the common case, without a task of its own
+    outcomes = await asyncio.gather(*answers, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, CallRecord))

@@ -1,0 +1,189 @@
+"""What nano is pretrained on, made on the fly: primitives only.
+
+Four kinds of document: random tokens repeated, look-ups of a key among pairs of random tokens, dialogues of a single
+call and its answer, and walks. A walk makes several calls that fit together by type under a question that the tools at
+hand cannot answer: at least one word of the question has no tool. So no document solves a task of more than one call.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recall.renderer import Renderer
+from recall.synth.programs import Chain, Join, draw_chain, draw_join
+from recall.synth.tasks import draw_distractors, functions_of
+from recall.synth.tools import WorldTool, draw_tool, source_of
+from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, QUESTIONS, RELATIONS, EntityType, Operator, Relation
+from recall.synth.world import Word, draw_name, draw_world
+from recall.tool_calls import format_calls
+from recall.tools.results import show
+from recall.types import Message, ToolCall, ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """An episode written out: what is asked, what is called, what comes back, what is answered."""
+
+    question: str
+    tools: tuple[ToolSpec, ...]
+    turns: tuple[tuple[tuple[ToolCall, ...], tuple[Any, ...]], ...]
+    """The calls of each turn and their results, JSON values."""
+    answer: str
+    asked: tuple[str, ...]
+    """The words of the program that the question asks for, innermost first."""
+
+
+def single_call(rng: random.Random) -> Dialogue:
+    """A question that one call answers: a relation or attribute of a name, or an operator on two numbers."""
+    if rng.random() < 0.75:
+        chain = draw_chain(rng, 1)
+        word: Word = chain.steps[0]
+    else:
+        word = rng.choice(OPERATORS)
+    words = [word, *draw_distractors(rng, [word], rng.randint(0, 7))]
+    rng.shuffle(words)
+    tools = [draw_tool(rng, each, from_held_out=False) for each in words]
+    world = draw_world(rng, words, leaves=[word.word], name=lambda taken: _name(rng, taken))
+    tool = tools[words.index(word)]
+    if isinstance(word, Operator):
+        values: list[Any] = [rng.randint(10, 1500), rng.randint(10, 1500)]
+        noun = f"the {word.word} of {values[0]} and {values[1]}"
+    else:
+        values = [rng.choice(world.entities[word.domain])]
+        noun = Chain((word,)).noun(values[0])
+    call = _call(tool, *values)
+    result = functions_of(source_of(tools, world))(call.name, call.arguments)
+    return Dialogue(
+        rng.choice(QUESTIONS).format(noun=noun),
+        tuple(each.spec for each in tools),
+        (((call,), (result,)),),
+        str(tool.value(result)),
+        (word.word,),
+    )
+
+
+def walk(rng: random.Random) -> Dialogue:
+    """Calls that fit together by type, under a question that the tools cannot answer."""
+    asked = draw_chain(rng, rng.randint(2, 6)) if rng.random() < 0.6 else draw_join(rng, rng.randint(3, 5))
+    chains = [asked] if isinstance(asked, Chain) else [asked.left, asked.right]
+    # Without one of its words the question cannot be answered, whatever else is there.
+    missing = rng.choice(asked.words)
+    steps = _draw_walk(rng, [chain.steps[0].domain for chain in chains], missing)
+    words = list(dict.fromkeys(step.word for step in steps))
+    words += [word for word in asked.words if word not in (missing, *words) and rng.random() < 0.6]
+    words += [word for word in draw_distractors(rng, [*words, missing], rng.randint(0, 2))]
+    rng.shuffle(words)
+    tools = {word: draw_tool(rng, word, from_held_out=False) for word in words}
+    world = draw_world(
+        rng, words, types={chain.steps[0].domain for chain in chains}, name=lambda taken: _name(rng, taken)
+    )
+    starts = [rng.choice(world.entities[chain.steps[0].domain]) for chain in chains]
+    function = functions_of(source_of(list(tools.values()), world))
+    turns: list[tuple[tuple[ToolCall, ...], tuple[Any, ...]]] = []
+    values: list[Any] = [*starts]
+    parallel = rng.random() < 0.3
+    for step in steps:
+        tool = tools[step.word]
+        call = _call(tool, *(values[source] for source in step.sources))
+        result = function(call.name, call.arguments)
+        values.append(tool.value(result))
+        if parallel and turns and max(step.sources) < len(values) - 1 - len(turns[-1][0]):
+            calls, results = turns.pop()
+            turns.append(((*calls, call), (*results, result)))
+        else:
+            turns.append(((call,), (result,)))
+    return Dialogue(
+        rng.choice(QUESTIONS).format(noun=asked.noun(*starts)),
+        tuple(tools[word].spec for word in words),
+        tuple(turns),
+        str(values[-1]),
+        tuple(word.word for word in asked.words),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _WalkStep:
+    word: Word
+    sources: tuple[int, ...]
+    """What it is applied to: first the names of the question are numbered, then the results of the walk."""
+
+
+def _draw_walk(rng: random.Random, starts: Sequence[EntityType], missing: Word) -> list[_WalkStep]:
+    """2 to 5 applications of distinct words, none of them `missing`, each to something already at hand."""
+    types: list[EntityType | None] = [*starts]
+    steps: list[_WalkStep] = []
+    length = rng.choice((2, 2, 3, 3, 4, 5))
+    while len(steps) < length:
+        used = {missing, *(step.word for step in steps)}
+        numbers = [index for index, kind in enumerate(types) if kind is None]
+        names = [index for index, kind in enumerate(types) if kind is not None]
+        if len(numbers) >= 2 and rng.random() < 0.7:
+            pool: list[Word] = [word for word in OPERATORS if word not in used]
+            sources = tuple(numbers[-2:])
+        else:
+            source = names[-1] if rng.random() < 0.6 else rng.choice(names)
+            kinds = ATTRIBUTES if rng.random() < 0.5 else RELATIONS
+            pool = [word for word in kinds if word.domain == types[source] and word not in used]
+            sources = (source,)
+        if pool:
+            word = rng.choice(pool)
+            steps.append(_WalkStep(word, sources))
+            types.append(word.range if isinstance(word, Relation) else None)
+    return steps
+
+
+def _name(rng: random.Random, taken: set[str]) -> str:
+    return draw_name(rng, from_held_out=False, taken=taken)
+
+
+def _call(tool: WorldTool, *values: Any) -> ToolCall:
+    return ToolCall(tool.spec.name, dict(zip(tool.parameters, values, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Tokens to learn from."""
+
+    token_ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+    """[n] True where the token is to be predicted; the others are only read."""
+    kind: str
+    """`single_call`, `walk`, `repeat` or `recall`."""
+
+
+def encode_dialogue(dialogue: Dialogue, kind: str, renderer: Renderer, tokenizer: Any) -> Document:
+    """Render a dialogue as an episode is rendered; only the assistant's turns are learned."""
+    token_ids = renderer.prompt([Message("user", dialogue.question)], dialogue.tools)
+    mask = [False] * len(token_ids)
+    (stop,) = tokenizer.encode("<|im_end|>", add_special_tokens=False)
+
+    def append(ids: Sequence[int], learned: bool) -> None:
+        token_ids.extend(ids)
+        mask.extend([learned] * len(ids))
+
+    for calls, results in dialogue.turns:
+        append([*tokenizer.encode(format_calls(calls), add_special_tokens=False), stop], True)
+        append(renderer.reply([Message("tool", show(result, 10_000)) for result in results]), False)
+    append([*tokenizer.encode(f"\\boxed{{{dialogue.answer}}}", add_special_tokens=False), stop], True)
+    return Document(tuple(token_ids), tuple(mask), kind)
+
+
+def repeat(rng: random.Random, vocabulary: int, separator: int) -> Document:
+    """Random tokens, a separator, the same tokens again; the second half is learned."""
+    half = [rng.randrange(vocabulary) for _ in range(rng.randint(8, 48))]
+    return Document((*half, separator, *half), (False,) * (len(half) + 1) + (True,) * len(half), "repeat")
+
+
+def recall(rng: random.Random, vocabulary: int, separator: int) -> Document:
+    """Pairs of random tokens, then keys in another order, each followed by its value; the values are learned."""
+    count = rng.randint(3, 20)
+    keys = rng.sample(range(vocabulary), count)
+    pairs = [(key, rng.randrange(vocabulary)) for key in keys]
+    asked = rng.choices(pairs, k=count)
+    tokens = [token for pair in pairs for token in pair] + [separator]
+    mask = [False] * len(tokens)
+    for key, value in asked:
+        tokens += [key, value]
+        mask += [False, True]
+    return Document(tuple(tokens), tuple(mask), "recall")

@@ -1,0 +1,272 @@
+"""Messages to token ids and back, for one dialect of one family of chat models.
+
+A renderer only ever appends: the ids of a prompt and of a reply are made once, from text that never changes again, and
+what the policy sampled is never encoded. Two kinds of text go in. Trusted text is ours (the template, the tags) and may
+hold control tokens. Untrusted text is everybody else's (questions, schemas, results) and never becomes one, whatever it
+spells. Which tags mark a call or a result is the business of `recall.tool_calls`.
+"""
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from recall.errors import ConfigError
+from recall.tool_calls import format_results, parse_turn
+from recall.types import AssistantTurn, Message, ToolSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PLACEHOLDER = "{func_schemas}"
+"""Where a template wants the tool schemas."""
+
+_START = "<|im_start|>"
+_END = "<|im_end|>"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Renderer(Protocol):
+    """Between messages and the token ids of one model."""
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """The tokens that end a sampled turn; a policy stops after any of them."""
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
+        """[n] what the policy reads before its first turn, generation prompt included."""
+
+    def reply(self, messages: Sequence[Message]) -> list[int]:
+        """[n] what goes after a sampled turn that ended in a stop token, generation prompt included."""
+
+    def parse(self, token_ids: Sequence[int]) -> AssistantTurn:
+        """What a sampled turn says; never raises, whatever was sampled."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of any ids, control tokens shown, for people and rewards."""
+
+
+class TextEncoder:
+    """Encodes trusted and untrusted text with one tokenizer.
+
+    A control token is an added token that is marked special or whose text holds a `<`, such as `<tool_call>`, which
+    Qwen adds without marking it. Other added tokens are plain abbreviations, and free for everyone to use.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
+        self._backend = tokenizer.backend_tokenizer
+        self._trusted: dict[str, list[int]] = {}
+        added = self._backend.get_added_tokens_decoder()
+        self.control_ids = frozenset(i for i, token in added.items() if token.special or "<" in token.content)
+        for i in sorted(self.control_ids):
+            self.untrusted(added[i].content)  # a control token that cannot be split is found here, not in mid-run
+
+    def encode(self, text: str) -> list[int]:
+        """[n] ids of text of ours, control tokens and all."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def trusted(self, text: str) -> list[int]:
+        """`encode`, remembered, so only for text from a fixed set; not to be changed."""
+        ids = self._trusted.get(text)
+        if ids is None:
+            ids = self._trusted[text] = self.encode(text)
+        return ids
+
+    def untrusted(self, text: str) -> list[int]:
+        """[n] ids of anybody's text, never a control token; the ids decode to the same text.
+
+        A lone surrogate, which JSON can smuggle in and UTF-8 cannot hold, becomes U+FFFD.
+        """
+        if _SURROGATE.search(text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return self._without_control(text)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of the ids, control tokens shown."""
+        text: str = self._backend.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
+    def _without_control(self, text: str) -> list[int]:
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        if self.control_ids.isdisjoint(ids):
+            return ids
+        # Cut every occurrence after its first character. What is left of it can spell a control token of its own (one
+        # that lost the match to a longer one), so each piece goes through the same gate.
+        spans = [span for i, span in zip(ids, encoding.offsets, strict=True) if i in self.control_ids]
+        if any(end - start < 2 for start, end in spans):
+            raise ConfigError(f"tokenizer: a control token in {text!r} is a single character and cannot be kept out")
+        cuts = [0, *(start + 1 for start, _ in spans), len(text)]
+        return [i for start, end in pairwise(cuts) for i in self._without_control(text[start:end])]
+
+
+class ChatMLRenderer:
+    r"""Renders the `recall` dialect for ChatML models such as Qwen.
+
+    Schemas stand in the system message, calls are `<tool_call>` JSON, results `<tool_response>` blocks of a user turn,
+    and the answer is in `\boxed{}`.
+    """
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerFast", *, dialect: str = "recall", template: str | None = None
+    ) -> None:
+        """Prepare the fixed text.
+
+        Args:
+            tokenizer: a fast tokenizer with `<|im_start|>` and `<|im_end|>` in its vocabulary.
+            dialect: only `recall`.
+            template: the system message, with `{func_schemas}` where the schemas go; None takes ReCall's own.
+
+        Raises:
+            ConfigError: the dialect, the tokenizer or the template will not do.
+        """
+        if dialect != "recall":
+            raise ConfigError(f"renderer: ChatMLRenderer writes the dialect 'recall', not {dialect!r}")
+        vocabulary = tokenizer.get_vocab()
+        missing = [token for token in (_START, _END) if token not in vocabulary]
+        if missing:
+            raise ConfigError(
+                f"tokenizer: no {' and no '.join(missing)} in the vocabulary; a ChatML tokenizer is needed"
+            )
+        self._tokens = TextEncoder(tokenizer)
+        template = default_template() if template is None else template
+        if PLACEHOLDER not in template:
+            raise ConfigError(f"template: no {PLACEHOLDER} in it, so the model would not see its tools")
+        self._template = template.split(PLACEHOLDER)
+        self._end_id = vocabulary[_END]
+        eos = tokenizer.eos_token_id
+        self.stop_token_ids = frozenset({self._end_id} if eos is None else {self._end_id, int(eos)})
+        # The formatter owns the tags; its output around a marker shows them.
+        self._results_open, between, self._results_close = format_results(["\0", "\0"]).split("\0")
+        self._results_between = between
+        self._heads: OrderedDict[int, tuple[Sequence[ToolSpec], list[int]]] = OrderedDict()
+        probe = f"{_START}user\n{self._results_open} é{_END}"
+        if self.decode(self._tokens.trusted(probe)) != probe:
+            raise ConfigError("tokenizer: text does not survive encoding and decoding; a byte-level one is needed")
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
+        """[n] ids of the system message with the schemas, the user messages, and the generation prompt.
+
+        System messages go before the template, each followed by a blank line.
+        """
+        system = [message.content for message in messages if message.role == "system"]
+        rest = [message for message in messages if message.role != "system"]
+        return self._head(system, tools) + self._turns(rest, opening=f"{_END}\n")
+
+    def reply(self, messages: Sequence[Message]) -> list[int]:
+        """[n] ids of what follows a sampled turn: results and messages as user turns, and the next opening."""
+        return self._turns(messages, opening="\n")
+
+    def parse(self, token_ids: Sequence[int]) -> AssistantTurn:
+        """What a sampled turn says; the stop token at its end is no part of the text."""
+        if token_ids and token_ids[-1] in self.stop_token_ids:
+            token_ids = token_ids[:-1]
+        return parse_turn(self.decode(token_ids))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of any ids, control tokens shown."""
+        return self._tokens.decode(token_ids)
+
+    def turn(self, text: str) -> list[int]:
+        """[n] ids of an assistant turn that says `text`, stop token included, as a policy would sample it.
+
+        For scripts and demonstrations whose text is ours; what a policy sampled is never encoded again.
+        """
+        return [*self._tokens.encode(text), self._end_id]
+
+    def _head(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> list[int]:
+        """Everything up to the end of the system message's text; remembered for a tuple of tools that comes again."""
+        if system or not isinstance(tools, tuple):
+            return self._encode_head(system, tools)
+        known = self._heads.get(id(tools))
+        if known is not None and known[0] is tools:
+            self._heads.move_to_end(id(tools))
+            return known[1]
+        ids = self._encode_head(system, tools)
+        self._heads[id(tools)] = (tools, ids)  # holding the tuple keeps its id from being used again
+        if len(self._heads) > 256:
+            self._heads.popitem(last=False)
+        return ids
+
+    def _encode_head(self, system: Sequence[str], tools: Sequence[ToolSpec]) -> list[int]:
+        schemas = self._tokens.untrusted("\n".join(map(schema_line, tools)))
+        glue = f"{_START}system\n"
+        ids: list[int] = []
+        for text in system:
+            ids += self._tokens.trusted(glue) + self._tokens.untrusted(text)
+            glue = "\n\n"
+        ids += self._tokens.trusted(glue + self._template[0])
+        for part in self._template[1:]:
+            ids += schemas + (self._tokens.trusted(part) if part else [])
+        return ids
+
+    def _turns(self, messages: Sequence[Message], opening: str) -> list[int]:
+        """Messages as user turns after `opening`, trusted text between them merged into single runs."""
+        ids: list[int] = []
+        glue = opening
+        for role, group in groupby(messages, key=lambda message: message.role):
+            if role not in ("user", "tool"):
+                raise ValueError(f"a message of role {role!r} cannot be rendered here; user and tool messages can")
+            before, between, after = (
+                (self._results_open, self._results_between, self._results_close)
+                if role == "tool"
+                else ("", f"{_END}\n{_START}user\n", "")
+            )
+            glue += f"{_START}user\n{before}"
+            for message in group:
+                ids += self._tokens.trusted(glue) + self._tokens.untrusted(message.content)
+                glue = between
+            glue = f"{after}{_END}\n"
+        return ids + self._tokens.trusted(f"{glue}{_START}assistant\n")
+
+
+def schema_line(tool: ToolSpec) -> str:
+    """One tool's schema as the line of JSON that the model reads."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return json.dumps({"type": "function", "function": function}, ensure_ascii=False)
+
+
+def build(tokenizer: "PreTrainedTokenizerFast", dialect: str = "recall", template_path: Path | None = None) -> Renderer:
+    """The renderer of `dialect` for `tokenizer`.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer.
+        dialect: `recall`; further ones are entries of `_DIALECTS`.
+        template_path: a file that replaces ReCall's own system message; it holds `{func_schemas}`.
+
+    Raises:
+        ConfigError: the dialect is unknown, or the tokenizer or the template will not do.
+    """
+    make = _DIALECTS.get(dialect)
+    if make is None:
+        soon = " is coming and not there yet" if dialect in _COMING else " is unknown"
+        raise ConfigError(f"renderer.dialect: {dialect!r}{soon}; accepted: {', '.join(map(repr, sorted(_DIALECTS)))}")
+    return make(tokenizer, None if template_path is None else _read_template(template_path))
+
+
+def _recall(tokenizer: "PreTrainedTokenizerFast", template: str | None) -> Renderer:
+    return ChatMLRenderer(tokenizer, template=template)
+
+
+_DIALECTS: Mapping[str, Callable[["PreTrainedTokenizerFast", str | None], Renderer]] = {"recall": _recall}
+_COMING = ("native", "research")
+
+
+def default_template() -> str:
+    """ReCall's own system message, with `{func_schemas}` in it."""
+    return resources.files("recall").joinpath("prompt.txt").read_text(encoding="utf-8").removesuffix("\n")
+
+
+def _read_template(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"template {path}: cannot be read: {error}") from error
+    if PLACEHOLDER not in text:
+        raise ConfigError(f"template {path}: no {PLACEHOLDER} in it, so the model would not see its tools")
+    return text.removesuffix("\n")

@@ -1,0 +1,1 @@
+"""Synthetic tasks: fictional worlds, tools over them, and questions whose answers only the tools can tell."""

@@ -1,0 +1,125 @@
+"""Reference programs: what to call, in which order, and how the question says it.
+
+A program is a list of calls `{"name", "arguments"}` whose arguments are values or references to earlier results:
+`{"$ref": i}` is the result of call i, `{"$ref": i, "path": key}` what it holds under a key. Its answer is the value of
+the last call. Ground truth comes from running it, and from nothing else.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, RELATIONS, Attribute, EntityType, Operator, Relation
+from recall.synth.world import Word
+
+Step = Relation | Attribute
+
+MOST_OF_A_TYPE = 3
+"""A chain passes at most so many entities of one type, so that a small world has enough of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Words applied one after another to an entity."""
+
+    steps: tuple[Step, ...]
+    """Innermost first."""
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words whose tools it needs."""
+        return self.steps
+
+    @property
+    def calls(self) -> int:
+        """How many calls it takes."""
+        return len(self.steps)
+
+    def noun(self, entity: str) -> str:
+        """How a question says it."""
+        return " of ".join([*(f"the {step.word}" for step in reversed(self.steps)), entity])
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """An operator on the numbers at the ends of two chains."""
+
+    operator: Operator
+    left: Chain
+    right: Chain
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words whose tools it needs, each once."""
+        return tuple(dict.fromkeys([*self.left.steps, *self.right.steps, self.operator]))
+
+    @property
+    def calls(self) -> int:
+        """How many calls it takes."""
+        return self.left.calls + self.right.calls + 1
+
+    def noun(self, left: str, right: str) -> str:
+        """How a question says it."""
+        return f"the {self.operator.word} of {self.left.noun(left)} and {self.right.noun(right)}"
+
+
+def draw_chain(rng: random.Random, calls: int, *, ends: str = "any", start: EntityType | None = None) -> Chain:
+    """A chain of distinct words of `calls` calls that fits together by type.
+
+    Args:
+        rng: decides everything.
+        calls: its length, at least 1.
+        ends: `number` ends in an attribute, `name` in a relation, `any` in either.
+        start: the type of the entity it starts from; any when None.
+    """
+    while True:
+        at, steps = start, list[Step]()
+        for position in range(calls):
+            last = position == calls - 1
+            pool: Sequence[Step] = RELATIONS
+            if last and (ends == "number" or (ends == "any" and rng.random() < 0.5)):
+                pool = ATTRIBUTES
+            step = rng.choice([word for word in pool if at in (None, word.domain) and word not in steps])
+            steps.append(step)
+            at = step.range if isinstance(step, Relation) else None
+        met = Counter(step.domain for step in steps)
+        if len({step.word for step in steps}) == calls and max(met.values()) <= MOST_OF_A_TYPE:
+            return Chain(tuple(steps))
+
+
+def draw_join(rng: random.Random, calls: int) -> Join:
+    """A join of `calls` calls, at least 3: one for the operator, the rest shared out between two chains."""
+    left = rng.randint(1, calls - 2)
+    return Join(
+        rng.choice(OPERATORS),
+        draw_chain(rng, left, ends="number"),
+        draw_chain(rng, calls - 1 - left, ends="number"),
+    )
+
+
+def run(program: Sequence[Mapping[str, Any]], call: Callable[[str, Mapping[str, Any]], Any]) -> list[Any]:
+    """Run a reference program through the JSON boundary that a policy's calls pass.
+
+    Args:
+        program: its calls.
+        call: calls one tool by name with keyword arguments.
+
+    Returns:
+        [calls] the JSON value that each call returned.
+    """
+    results: list[Any] = []
+    for step in program:
+        arguments = {name: resolve(value, results) for name, value in step["arguments"].items()}
+        results.append(json.loads(json.dumps(call(step["name"], json.loads(json.dumps(arguments))))))
+    return results
+
+
+def resolve(value: Any, results: Sequence[Any]) -> Any:
+    """The value of an argument of a reference program, given the results of the calls before it."""
+    if isinstance(value, Mapping) and "$ref" in value:
+        result = results[value["$ref"]]
+        return result[value["path"]] if "path" in value else result
+    return value
