@@ -126,7 +126,8 @@ view = LiveView()
 view.start(10, "header")
 view.step({"step": 1, "reward/mean": 0.5})
 print("READY", flush=True)
-time.sleep(30)
+while True:
+    time.sleep(0.05)
 """
 
 

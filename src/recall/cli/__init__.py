@@ -32,8 +32,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "data inspect": Command("recall.cli.data", "Inspect", "Say what is in a file of tasks, and which rows are bad"),
         "data convert": Command("recall.cli.data", "Convert", "Rewrite a file of tasks as parquet or JSONL"),
+        "nano pretrain": Command("recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"),
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),
+        "train": Command("recall.cli.train", "Train", "Train a policy on tasks with tools, by reinforcement"),
     }
 )
 """Every command; a space makes it a command of a command."""

@@ -12,8 +12,9 @@ class CallResult:
     """What a call in a sandbox came to. A value whatever the tool did; only the sandbox's own failure raises."""
 
     status: CallStatus
-    """`ok`, `exception`, `timeout`, `crashed` (the process died), `over_limit` (the result was too large) or
-    `state_lost` (an earlier call ended the process, so the session's state is gone)."""
+    """`ok`, `exception`, `unknown_tool` (the source defines no such function), `bad_arguments` (it takes other ones),
+    `timeout`, `crashed` (the process died), `over_limit` (the result was too large) or `state_lost` (an earlier call
+    ended the process, so the session's state is gone)."""
     result: Any = None
     """The JSON value that the function returned; None unless the status is `ok`."""
     output: str = ""

@@ -15,14 +15,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, time
-from struct import Struct
 from types import CodeType, FunctionType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
-HEADER = Struct(">II")
-"""Length of the body, number of the request."""
-CHANNEL = 3
-"""The descriptor of the child's end of its session."""
+from .wire import CHANNEL, HEADER
+
 SOURCE = "<tools>"
 """The file name of the source, in tracebacks."""
 
@@ -119,6 +116,7 @@ def describe(error: BaseException, limit: int) -> str:
         message = "(its message could not be made)"
     if message:
         text += f": {message[:limit]}"
+    text = text[:limit]
     line = _line(error.__traceback__)
     return text if line is None else f"{text} (line {line})"
 

@@ -10,10 +10,8 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-
-LAYERS = ("processes", "uid", "network", "landlock:fs", "landlock:tcp", "landlock:scope")
-"""The layers that a host may lack, in the order of the bits of the mask that the zygote reports."""
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
@@ -116,9 +114,12 @@ def prepare(cpu_s: int, memory_bytes: int, file_bytes: int, nofile: int) -> tupl
     """Take from the zygote, for itself and all its children, what it can spare; return what a child is to do itself.
 
     Returns:
-        The rest of the confinement, and which of `LAYERS` hold.
+        The rest of the confinement, and which layers hold, of those that `wire.LAYERS` names.
     """
     layers = set()
+    # When the host runs out of memory, the tools go first, the largest of them before the zygote.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
     root = os.geteuid() == 0
     if root:
         _uncover_prefix()

@@ -17,26 +17,11 @@ import socket
 import sys
 from array import array
 from contextlib import suppress
-from struct import Struct
 from typing import Any, NoReturn
 
-from .child import CHANNEL, ReplyLimits, Tools, run
-from .confine import LAYERS, Confinement, prepare
-
-MESSAGE = Struct(">cIi")
-"""Kind, session, value. To the zygote: `F` fork, `K` kill. From it: `R` ready, with the mask of layers; `X` ended, with
-the exit status, negative for a signal; `E` could not be forked."""
-
-BOOTSTRAP = """
-import sys
-box = type(sys)("box")
-box.__path__ = [sys.argv[1]]
-sys.modules["box"] = box
-from box.zygote import main
-main(sys.argv[2])
-"""
-"""What the zygote's interpreter runs, with this directory and the settings as arguments. The directory is a package of
-its own there, so that the one that it lies in, and whatever that imports, stays out."""
+from .child import ReplyLimits, Tools, run
+from .confine import Confinement, prepare
+from .wire import CHANNEL, LAYERS, MESSAGE
 
 _CONTROL = 3
 _WARM_SOURCE = """
@@ -214,7 +199,7 @@ def _forget_origin() -> None:
     sys.argv[:] = [""]
     sys.orig_argv[:] = [""]
     os.chdir("/")
-    os.umask(0o077)
+    os.umask(0o022)
 
 
 def main(text: str) -> NoReturn:

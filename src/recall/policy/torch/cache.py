@@ -115,8 +115,8 @@ class PromptAttention:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention within each prompt."""
         self._store.write(layer, self._slots, self.positions, k, v)
-        padded = (x[self._rows].transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(*padded, is_causal=True, enable_gqa=True)
+        q, k, v = (x[self._rows].transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         return out.transpose(1, 2).flatten(0, 1)[self._unpad]
 
 
@@ -213,7 +213,9 @@ class EpisodeAttention:
         heads, kv, dim = self._shape.heads, self._shape.kv_heads, self._shape.head_dim
         rows, width, repeat = self._count, self._width, heads // kv
         self._own.write(layer, self._token_slots, self._token_positions, k, v)
-        q = q * (dim**-0.5 / math.log(2))  # in powers of two: exp slows down tenfold where a score is -inf, exp2 does not
+        q = q * (
+            dim**-0.5 / math.log(2)
+        )  # in powers of two: exp slows down tenfold where a score is -inf, exp2 does not
         if self._cells is not None:
             q = q.new_zeros(rows * width, heads, dim).index_copy_(0, self._cells, q)
         q = q.view(rows, width, kv, repeat, dim)

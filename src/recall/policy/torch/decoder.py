@@ -8,7 +8,7 @@ parameters are the model's own, and gradients flow into them. This module neithe
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -118,7 +118,7 @@ class FamilyDecoder:
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None = None) -> None:
-        self._model: Any = model
+        self._model = cast(Any, model)
         config: Any = model.config
         self._heads = int(config.num_attention_heads)
         self._kv_heads = int(config.num_key_value_heads)
@@ -148,10 +148,10 @@ class FamilyDecoder:
     def _attention(self, index: int, w: _Layer, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         heads, kv = self._heads, self._kv_heads
         qkv = F.linear(x, w.qkv, w.qkv_bias).view(len(x), heads + 2 * kv, self._head_dim)
-        qk, v = qkv.split((heads + kv, kv), 1)
+        qk, v = torch.split(qkv, [heads + kv, kv], 1)
         if w.qk_norm is not None:
             qk = F.rms_norm(qk, (self._head_dim,), None, self._eps) * w.qk_norm
-        q, k = _rotated(qk, cos, sin).split((heads, kv), 1)
+        q, k = torch.split(_rotated(qk, cos, sin), [heads, kv], 1)
         attended = attend(index, q, k, v)
         return F.linear(attended.reshape(len(x), heads * self._head_dim), w.out, w.out_bias)
 
@@ -256,7 +256,7 @@ def _flat_attention(
 
     call: _Call | None = kwargs.pop("recall_call", None)
     if call is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     for name in _UNSUPPORTED:
         if kwargs.get(name) is not None:
             raise ConfigError(f"model: {type(module).__name__} uses `{name}`, which the torch engine cannot honour")
@@ -284,10 +284,10 @@ class HuggingFaceDecoder:
 
         AttentionInterface.register(_INTERFACE, _flat_attention)
         AttentionMaskInterface.register(_INTERFACE, sdpa_mask)
-        self._model: Any = model
+        self._model = cast(Any, model)
         accepted = inspect.signature(_base_model(model).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
-        before = model.config._attn_implementation
+        before = self._model.config._attn_implementation
         token = torch.zeros(1, dtype=torch.long, device=next(model.parameters()).device)
         try:
             _base_model(model).set_attn_implementation(_INTERFACE)

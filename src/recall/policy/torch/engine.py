@@ -81,15 +81,20 @@ class TorchPolicy:
         parameter = next(model.parameters())
         if device is not None and torch.device(device).type != parameter.device.type:
             raise ConfigError(f"device: the model is on {parameter.device}, not on {device}")
-        for name, value in (("max_batch", max_batch), ("wave", wave), ("shards", shards or 1), ("max_context", max_context or 1)):
+        for name, value in (
+            ("max_batch", max_batch),
+            ("wave", wave),
+            ("shards", shards or 1),
+            ("max_context", max_context or 1),
+        ):
             if value < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {value}")
         config: Any = model.config
         text = config.get_text_config()
-        longest = getattr(text, "max_position_embeddings", None)
-        if max_context is None and longest is None:
+        longest: int | None = max_context or getattr(text, "max_position_embeddings", None)
+        if longest is None:
             raise ConfigError(f"max_context: {type(model).__name__} names no longest context; set it")
-        self._max_context = int(longest if max_context is None else max_context)
+        self._max_context = longest
         self._vocabulary = int(text.vocab_size)
         if bad := [token for token in stop_token_ids if not 0 <= token < self._vocabulary]:
             raise ConfigError(f"stop_token_ids: {bad} lie outside the vocabulary of {self._vocabulary}")
@@ -149,7 +154,9 @@ class TorchPolicy:
         if self._closed:
             raise PolicyError("the engine is closed")
         if not prompt_ids or room < 1:
-            raise PolicyError(f"a context of {len(prompt_ids)} tokens; from 1 to {self._max_context - 1} can be sampled")
+            raise PolicyError(
+                f"a context of {len(prompt_ids)} tokens; from 1 to {self._max_context - 1} can be sampled"
+            )
         if min(prompt_ids) < 0 or max(prompt_ids) >= self._vocabulary:
             raise PolicyError(f"the context holds a token outside the vocabulary of {self._vocabulary}")
         kept = episode_id in self._open
@@ -272,6 +279,7 @@ class TorchPolicy:
         return not self._open.keys() <= self._busy
 
     def _admit(self) -> None:
+        self._answer()  # drops those that were cancelled while the engine waited
         self._forget_ended()
         if self._run_version != self._version:
             self._run_version = self._version

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -59,7 +60,7 @@ class Draw(NamedTuple):
 
 
 def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """[N] the first index at which the running sum of `weights` [N, V] exceeds u of its total; never one of weight 0."""
+    """[N] the first index at which the running sum of `weights` [N, V] exceeds u of the total, never a weight of 0."""
     sums = weights.cumsum(-1, dtype=torch.float64)
     ids = torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
     return ids.clamp_max_(weights.shape[1] - 1)
@@ -67,7 +68,7 @@ def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 def _from_nucleus(probabilities: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
     """[N] sampled from the smallest set of most likely tokens whose mass reaches `top_p`."""
-    ordered, order = probabilities.sort(-1, descending=True, stable=True)
+    ordered, order = probabilities.sort(stable=True, dim=-1, descending=True)
     before = ordered.cumsum(-1, dtype=torch.float64) - ordered
     kept = ordered.masked_fill(before >= top_p[:, None], 0.0)
     return order.gather(1, _invert(kept, uniforms)[:, None])[:, 0]
@@ -86,7 +87,7 @@ def uniforms(seeds: list[int], starts: list[int], count: int) -> Tensor:
     return torch.from_numpy((words >> np.uint64(32)).astype(np.float64) * 2.0**-32)
 
 
-def _splitmix(state: np.ndarray) -> np.ndarray:
+def _splitmix(state: "npt.NDArray[np.uint64]") -> "npt.NDArray[np.uint64]":
     mixed = state + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,4 +1,4 @@
-"""Sample for many episodes in waves: prefill what is new, then decode together for a few steps. Synchronous, one thread.
+"""Sample for many episodes in waves: prefill what is new, then decode together for a few steps. In one thread.
 
 It owns the cache: which slot holds which episode, and which prompt they share. It knows nothing of asyncio, of waiting,
 or of who may join a wave; `engine.TorchPolicy` decides that.
@@ -159,9 +159,7 @@ class Waves:
         """Bring every turn forward by up to `steps` tokens, one more for those that joined."""
         started = time.perf_counter()
         rows = [self._rows[turn.episode_id] for turn in turns]
-        self._own_store.reserve(
-            1 + max(row.slot for row in rows), steps + 1 + max(len(row.token_ids) for row in rows)
-        )
+        self._own_store.reserve(1 + max(row.slot for row in rows), steps + 1 + max(len(row.token_ids) for row in rows))
         self._compact(rows)
         self._run_prompts([row.prompt for row in rows])
         fresh = [turn for turn, row in zip(turns, rows, strict=True) if len(row.token_ids) - row.stored != 1]
@@ -213,7 +211,9 @@ class Waves:
             chunk.sort(key=lambda index: rows[index].slot)
             for index, row_logits in zip(chunk, self._run_chunk([rows[i] for i in chunk]), strict=True):
                 logits[index] = row_logits
-        draw = Draw.build([t.sampling.temperature for t in turns], [t.sampling.top_p for t in turns], self._shape.device)
+        draw = Draw.build(
+            [t.sampling.temperature for t in turns], [t.sampling.top_p for t in turns], self._shape.device
+        )
         drawn = uniforms([turn.seed for turn in turns], [len(turn.token_ids) for turn in turns], 1)
         ids, logprobs = draw(torch.stack(logits), drawn[0].to(self._shape.device))  # type: ignore[arg-type]
         for turn, row, token, logprob in zip(turns, rows, ids.tolist(), logprobs.tolist(), strict=True):

@@ -1,0 +1,33 @@
+"""`recall nano pretrain`: make nano, the policy that comes with ReCall, from nothing."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from recall.config import Settings
+
+
+class Pretrain(Settings):
+    """Pretrain nano on documents made on the fly: format, copying, reading schemas, single calls and their answers."""
+
+    out: Path = Path("runs/nano-pretrained")
+    """Where the model, its tokenizer and the training state go."""
+    seed: int = 0
+    """Decides the weights at the start and every document."""
+    circuit_steps: int = Field(default=900, ge=0)
+    """Steps on repeated tokens and key look-ups, before the dialogues."""
+    dialogue_steps: int = Field(default=2000, ge=1)
+    """Steps on dialogues."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    resume: bool = False
+    """Go on from the training state in `out`."""
+
+    def main(self) -> int:
+        """Pretrain and say where the model is."""
+        from recall.nano.pretrain import PretrainSettings, pretrain
+
+        settings = PretrainSettings(**self.model_dump(exclude={"resume"}))
+        print(pretrain(settings, resume=self.resume))
+        return 0

@@ -1,0 +1,127 @@
+"""`recall train`: train a policy by a recipe, watch it, and leave a run directory with a report."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from recall.config import load
+from recall.errors import ConfigError
+from recall.trainers.recipe import TrainRecipe
+
+if TYPE_CHECKING:
+    from recall.trainers.local import LocalTrainer, Outcome
+
+
+class Train(TrainRecipe):
+    """Train a policy on tasks with tools, by reinforcement from the reward alone.
+
+    Without a recipe it trains nano, the policy that comes with ReCall, on generated tasks. The last line printed is the
+    summary as JSON. Ctrl-C ends the step under way and writes a checkpoint; a second one stops at once.
+    """
+
+    takes_recipe: ClassVar[bool] = True
+
+    run: Path | None = None
+    """The run directory to make; by default runs/ and the time."""
+    resume: Path | None = None
+    """A run directory to go on with, by its own recipe."""
+
+    def main(self) -> int:
+        """Train, then print the summary."""
+        if self.resume is not None and (others := self.model_fields_set - {"resume"}):
+            raise ConfigError(f"--resume takes the recipe of the run itself; leave out {', '.join(sorted(others))}")
+        _calm_allocator()
+        from rich.console import Console
+
+        from recall.trainers.local import LocalTrainer, open_run
+        from recall.viewer.live import LiveView
+
+        if self.resume is not None:
+            recipe = load(TrainRecipe, self.resume / "config.toml") if self.resume.is_dir() else TrainRecipe()
+            path = self.resume
+        else:
+            recipe = TrainRecipe(**{name: getattr(self, name) for name in TrainRecipe.model_fields})
+            path = self.run or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+        # A recipe that will not do must leave no directory behind.
+        run = open_run(path, recipe, resume=self.resume is not None)
+        try:
+            with LiveView() as view:
+                trainer = LocalTrainer(recipe, run, view, resume=self.resume is not None)
+                outcome = asyncio.run(_train(trainer))
+        except ConfigError:
+            if self.resume is None and not run.metrics_path.exists():
+                shutil.rmtree(path)
+            raise
+        if not outcome.finished:
+            return 130
+        from recall.viewer.report import write_report
+
+        console = Console()
+        _show_pair(trainer, console)
+        report = write_report(path, decode=trainer.renderer.decode)
+        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        print(json.dumps(outcome.summary))
+        return 0
+
+
+async def _train(trainer: "LocalTrainer") -> "Outcome":
+    """Train, with Ctrl-C asking for a stop the first time and stopping the second time."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    asked = False
+
+    def interrupt() -> None:
+        nonlocal asked
+        if asked:
+            task.cancel()
+        else:
+            asked = True
+            trainer.request_stop()
+            trainer.observer.note("stopping after this step; press Ctrl-C again to stop at once")
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, interrupt)
+    try:
+        return await trainer.train()
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _show_pair(trainer: "LocalTrainer", console: "Console") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Show a held-out task that the policy failed before and solved after, the longest one."""
+    from recall.inference import transcript
+    from recall.store import read_groups
+    from recall.viewer.live import side_by_side
+
+    files = trainer.run.trajectory_files(trainer.recipe.validation.split)
+    if len(files) < 2:
+        return
+    before = {stored.group.task.id: stored.group for stored in read_groups(files[0].path)}
+    mended = [
+        (before[stored.group.task.id], stored.group)
+        for stored in read_groups(files[-1].path)
+        if stored.group.rewards[0].correct and not before[stored.group.task.id].rewards[0].correct
+    ]
+    if mended:
+        old, new = max(mended, key=lambda pair: pair[1].task.depth)
+        texts = [transcript(group.trajectories[0], group.task) for group in (old, new)]
+        console.print(side_by_side(*texts, console.width))
+
+
+def _calm_allocator() -> None:
+    """Keep freed tensors in the process instead of returning them to the kernel after every operation.
+
+    glibc reads this when a process starts, so it can only be set through its own call.
+    """
+    import ctypes
+
+    if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3
+        libc.mallopt(trim_threshold, 1 << 30)
+        libc.mallopt(mmap_threshold, 1 << 30)

@@ -1,0 +1,1 @@
+"""Measuring a policy: play tasks, score the trajectories, count successes."""

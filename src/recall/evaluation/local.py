@@ -1,0 +1,129 @@
+"""Set up what plays episodes on this machine: a model, its renderer, the torch engine and the local sandbox."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from recall.config import Settings
+from recall.environment import Limits, ToolEnvironments
+from recall.errors import ConfigError
+from recall.evaluation.play import Player
+from recall.renderer import Renderer, build
+from recall.rewards import get
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+NANO_LIMITS = Limits(max_turns=8, max_tokens=512, max_turn_tokens=48, max_calls=12, max_result_chars=256)
+"""The budget of an episode of a generated task: enough for six calls, each in a turn of its own, and an answer."""
+
+
+class PolicySettings(Settings):
+    """The model."""
+
+    model: str = "nano"
+    """A directory in Hugging Face's format, or `nano`, the policy that comes with ReCall."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it computes."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What it computes in: float32 on the CPU, bfloat16 on CUDA unless said otherwise."""
+    dialect: str = "recall"
+    """How tools are called; see the renderer."""
+    template: Path | None = None
+    """A system prompt with `{func_schemas}` in the place of ReCall's own."""
+    lora_rank: int = Field(default=0, ge=0)
+    """Train a LoRA adapter of this rank instead of the weights; 0 trains the weights."""
+    max_batch: int = Field(default=256, ge=1)
+    """Episodes that are sampled at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to sample and to be trained."""
+
+    model: Any
+    """A causal language model of `transformers`, its parameters in float32."""
+    tokenizer: "PreTrainedTokenizerFast"
+    """The model's."""
+    renderer: Renderer
+    """Of the model's family and the dialect asked for."""
+    device: "torch.device"
+    """Where it is."""
+    dtype: "torch.dtype"
+    """What to compute in."""
+
+
+def load(settings: PolicySettings, checkpoint: Path | None = None) -> LoadedModel:
+    """Load the model that the settings name, or its weights from a checkpoint of a run.
+
+    Raises:
+        ConfigError: the model, its tokenizer, the device or the template will not do.
+    """
+    from recall.policy.torch.loading import device_named, dtype_named, load_model, load_tokenizer, resolve, with_lora
+
+    device = device_named(settings.device)
+    source = resolve(settings.model)
+    tokenizer = load_tokenizer(source)
+    renderer = build(tokenizer, settings.dialect, settings.template)
+    model = load_model(checkpoint or source, device=device)
+    if settings.lora_rank and checkpoint is None:
+        model = with_lora(model, settings.lora_rank)
+    return LoadedModel(model, tokenizer, renderer, device, dtype_named(settings.dtype, device))
+
+
+class LocalPlayer:
+    """A `Player` on this machine, as an async context manager that ends the engine and the sandbox."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        reward: str = "outcome",
+        limits: Limits = NANO_LIMITS,
+        max_batch: int = 256,
+        deterministic: bool | None = None,
+    ) -> None:
+        """Raises ConfigError for an unknown reward, or a model that the engine cannot run."""
+        import torch
+
+        from recall.policy.torch import TorchPolicy
+        from recall.sandbox.local import LocalSandbox
+
+        self.policy = TorchPolicy(
+            loaded.model,
+            stop_token_ids=sorted(loaded.renderer.stop_token_ids),
+            dtype=None if loaded.dtype == torch.float32 else loaded.dtype,
+            max_batch=max_batch,
+            deterministic=deterministic,
+        )
+        self.sandbox = LocalSandbox()
+        self.player = Player(
+            self.policy, loaded.renderer, ToolEnvironments(self.sandbox, limits), get(reward), limits
+        )
+
+    async def __aenter__(self) -> Player:
+        return self.player
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.policy.close()
+        await self.sandbox.close()
+
+
+def task_limit(player: Player, prompt_tokens: int) -> None:
+    """Refuse a budget that leaves no room for one turn after the longest prompt.
+
+    Raises:
+        ConfigError: with the numbers and the setting to change.
+    """
+    limits = player.limits
+    if prompt_tokens + limits.max_turn_tokens > limits.max_tokens:
+        raise ConfigError(
+            f"rollout.limits.max_tokens = {limits.max_tokens}: the longest prompt has {prompt_tokens} tokens, and a turn "
+            f"may take {limits.max_turn_tokens}; set it to at least {prompt_tokens + limits.max_turn_tokens}"
+        )

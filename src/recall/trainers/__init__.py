@@ -1,0 +1,1 @@
+"""Trainers: whatever learns from groups of trajectories."""

@@ -1,0 +1,358 @@
+"""The learner: an update of the weights from groups of trajectories, in plain torch.
+
+A group's prompt is computed once, and only the tokens that the policy sampled enter the loss. It plays no episodes and
+writes no files.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from recall.advantage import ADVANTAGES
+from recall.config import Settings
+from recall.errors import ConfigError
+from recall.policy.torch.decoder import Decoder, decoder_for
+from recall.policy.torch.layout import GroupLayout
+from recall.trainers.algorithms import ALGORITHMS, Algorithm, surrogate, token_weights
+from recall.types import Group, Trajectory
+
+
+class LearnerSettings(Settings):
+    """How weights are updated."""
+
+    algorithm: str = "dapo"
+    """One of grpo, dr_grpo, dapo, gspo, cispo, rloo."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """AdamW's, after the warm-up."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """Steps over which the learning rate rises linearly."""
+    final_rate: float = Field(default=1.0, ge=0, le=1)
+    """The learning rate falls linearly to this share of itself at the last step."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    minibatches: int = Field(default=2, ge=1)
+    """Optimizer steps that one batch of groups is cut into."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over one batch of groups."""
+    micro_tokens: int = Field(default=8192, ge=1)
+    """The most tokens of one forward and backward pass; gradients are accumulated over passes."""
+    clip_low: float | None = Field(default=None, ge=0)
+    """Overrides the algorithm's lower clip."""
+    clip_high: float | None = Field(default=None, ge=0)
+    """Overrides the algorithm's upper clip."""
+    constant_length: int = Field(default=256, ge=1)
+    """The length that dr_grpo divides by, in tokens."""
+    kl_coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the weights at the start (k3, Schulman 2020)."""
+    entropy_coefficient: float = 0.0
+    """Weight of the mean entropy of the sampled tokens, added to the objective."""
+    importance_cap: float | None = Field(default=None, gt=0)
+    """With a cap, log-probabilities are computed again before the update, and tokens are weighted by the ratio of these to
+    the sampler's, at most the cap; corrects for an engine whose numbers differ from the trainer's."""
+
+    def chosen(self) -> Algorithm:
+        """The algorithm with the overrides in place.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigError(f"learner.algorithm {self.algorithm!r}: accepted are {', '.join(ALGORITHMS)}")
+        chosen = ALGORITHMS[self.algorithm]
+        low = chosen.clip_low if self.clip_low is None else self.clip_low
+        high = chosen.clip_high if self.clip_high is None else self.clip_high
+        return Algorithm(chosen.advantage, chosen.ratio, chosen.clip, low, high, chosen.average)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One trajectory as the learner sees it."""
+
+    prompt: tuple[int, ...]
+    response: list[int]
+    mask: list[bool]
+    """[R] True where the policy wrote the token."""
+    logprobs: list[float]
+    """[R] the sampler's, 0.0 where the environment wrote."""
+    advantage: float
+
+    @property
+    def sampled(self) -> int:
+        return sum(self.mask)
+
+
+def credits(group: Group, algorithm: Algorithm) -> list[float]:
+    """[G] the advantage of each trajectory; 0.0 for a fault of ours, which does not count in the group either."""
+    sound = [number for number, trajectory in enumerate(group.trajectories) if trajectory.fault is None]
+    advantages = [0.0] * len(group.trajectories)
+    if sound:
+        values = ADVANTAGES[algorithm.advantage]([group.rewards[number].score for number in sound])
+        for number, value in zip(sound, values, strict=True):
+            advantages[number] = value
+    return advantages
+
+
+class Learner:
+    """Holds the optimizer of a model and updates the model's parameters in place."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: LearnerSettings,
+        *,
+        temperature: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """A learner of the parameters of `model` that require a gradient.
+
+        Args:
+            model: a causal language model of `transformers`, adapters included.
+            settings: how to learn.
+            temperature: that of sampling, so that both compute the same probabilities.
+            dtype: what the forward and backward pass compute in; parameters and optimizer keep their own type.
+
+        Raises:
+            ConfigError: unknown algorithm, or greedy sampling.
+        """
+        if temperature <= 0:
+            raise ConfigError("rollout.temperature: must be above 0 to learn from what was sampled")
+        self.settings, self.algorithm, self._temperature = settings, settings.chosen(), temperature
+        self._dtype = dtype
+        self._decoder: Decoder = decoder_for(model)
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._device = next(model.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._reference = _copied_decoder(model) if settings.kl_coefficient else None
+
+    def update(self, groups: Sequence[Group], *, step: int, total_steps: int, seed: int) -> dict[str, float]:
+        """Learn from one batch of groups.
+
+        Args:
+            groups: as they were played; groups without variance teach nothing and are passed over.
+            step: from 0; with `total_steps` it decides the learning rate.
+            total_steps: of the run.
+            seed: decides the order of minibatches.
+
+        Returns:
+            Metrics by name; without any `groups/used` nothing was changed.
+        """
+        rate = self._rate(step, total_steps)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        batch = [(group, credits(group, self.algorithm)) for group in groups]
+        useful = [(group, advantages) for group, advantages in batch if any(advantages)]
+        metrics = {
+            "groups/used": float(len(useful)),
+            "groups/zero_variance": float(len(groups) - len(useful)),
+            "learner/learning_rate": rate,
+        }
+        if not useful:
+            return metrics
+        rows = [_samples(group, advantages) for group, advantages in useful]
+        corrections = self._corrections(rows) if self.settings.importance_cap is not None else None
+        sums: dict[str, float] = {}
+        updates = 0
+        for epoch in range(self.settings.epochs):
+            order = list(range(len(rows)))
+            random.Random(f"learner/{seed}/{step}/{epoch}").shuffle(order)
+            for part in _split(order, self.settings.minibatches):
+                for name, value in self._step([rows[number] for number in part], corrections).items():
+                    sums[name] = max(sums.get(name, 0.0), value) if name.endswith("_max") else sums.get(name, 0.0) + value
+                updates += 1
+        metrics |= {name: value if name.endswith("_max") else value / updates for name, value in sums.items()}
+        return metrics
+
+    def _rate(self, step: int, total_steps: int) -> float:
+        warm = min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
+        passed = step / max(1, total_steps)
+        return self.settings.learning_rate * warm * (1 - (1 - self.settings.final_rate) * passed)
+
+    def _step(
+        self, groups: Sequence[Sequence[_Sample]], corrections: Mapping[int, Tensor] | None
+    ) -> dict[str, float]:
+        """One optimizer step on some groups; gradients are those of the whole, however it is cut into passes."""
+        samples = [sample for group in groups for sample in group]
+        lengths = torch.tensor([sample.sampled for sample in samples], dtype=torch.float32)
+        weight_of = dict(
+            zip(map(id, samples), token_weights(lengths, self.algorithm, self.settings.constant_length).tolist(), strict=True)
+        )
+        total = float(lengths.sum())
+        sums: dict[str, Tensor] = {}
+        for passed in _passes(groups, self.settings.micro_tokens):
+            loss, seen = self._loss(passed, weight_of, total, corrections)
+            loss.backward()  # type: ignore[no-untyped-call]
+            for name, value in seen.items():
+                if name.endswith("_max"):
+                    sums[name] = torch.maximum(sums[name], value) if name in sums else value
+                else:
+                    sums[name] = sums[name] + value if name in sums else value
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        if math.isfinite(float(norm)):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics = {name: float(value) for name, value in sums.items()}
+        return metrics | {"policy/grad_norm": float(norm), "policy/skipped": float(not math.isfinite(float(norm)))}
+
+    def _loss(
+        self,
+        groups: Sequence[Sequence[_Sample]],
+        weight_of: Mapping[int, float],
+        total: float,
+        corrections: Mapping[int, Tensor] | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        samples = [sample for group in groups for sample in group]
+        layout, index, targets = self._layout(groups)
+        logprobs, entropy = self._logprobs(self._decoder, layout, index, targets, with_entropy=True)
+        flat = [
+            (value, sample.advantage, weight_of[id(sample)], number)
+            for number, sample in enumerate(samples)
+            for value, own in zip(sample.logprobs, sample.mask, strict=True)
+            if own
+        ]
+        old, advantages, weights = (
+            torch.tensor([row[column] for row in flat], dtype=torch.float32, device=self._device) for column in range(3)
+        )
+        sequence = torch.tensor([row[3] for row in flat], device=self._device)
+        engine_gap = (logprobs.detach() - old).abs()
+        if corrections is not None:
+            mine = torch.cat([corrections[id(sample)] for sample in samples])
+            weights = weights * (mine - old).exp().clamp(max=self.settings.importance_cap)
+            old = mine
+        terms = surrogate(logprobs, old, advantages, sequence, self.algorithm)
+        objective = (terms.objective * weights).sum()
+        loss = -objective
+        share = 1.0 / total
+        seen = {
+            "policy/loss": loss.detach(),
+            "policy/entropy": entropy.detach().sum() * share,
+            "policy/clip_fraction": terms.clipped.sum() * share,
+            "policy/ratio_mean": terms.ratio.sum() * share,
+            "policy/kl_old": ((old - logprobs.detach()).exp() - 1 - (old - logprobs.detach())).sum() * share,
+            "policy/logprob_gap_max": engine_gap.max(),
+        }
+        if self.settings.entropy_coefficient:
+            loss = loss - self.settings.entropy_coefficient * entropy.sum() * share
+        if self._reference is not None:
+            with torch.no_grad():
+                reference, _ = self._logprobs(self._reference, layout, index, targets, with_entropy=False)
+            difference = reference - logprobs
+            kl = (difference.exp() - 1 - difference).sum() * share
+            loss = loss + self.settings.kl_coefficient * kl
+            seen["policy/kl_reference"] = kl.detach()
+        return loss, seen
+
+    def _layout(self, groups: Sequence[Sequence[_Sample]]) -> tuple[GroupLayout, Tensor, Tensor]:
+        """The flat layout of some groups, and the indices and targets of the sampled tokens in it."""
+        layout = GroupLayout.build(
+            [group[0].prompt for group in groups],
+            [[sample.response for sample in group] for group in groups],
+            self._device,
+        )
+        own = torch.tensor(
+            [own for group in groups for sample in group for own in sample.mask], device=self._device
+        ).nonzero()[:, 0]
+        return layout, layout.response_index[own], layout.response_targets[own]
+
+    def _logprobs(
+        self, decoder: Decoder, layout: GroupLayout, index: Tensor, targets: Tensor, *, with_entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """[M] log-probabilities of the sampled tokens and [M] entropies, nats, at the sampling temperature."""
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            logits = decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=index).float()
+        normal = torch.log_softmax(logits / self._temperature, -1)
+        logprobs = normal.gather(-1, targets[:, None])[:, 0]
+        if not with_entropy:
+            return logprobs, logprobs
+        if self.settings.entropy_coefficient:
+            return logprobs, -(normal.exp() * normal).sum(-1)
+        with torch.no_grad():
+            return logprobs, -(normal.exp() * normal).sum(-1)
+
+    @torch.no_grad()
+    def _corrections(self, rows: Sequence[Sequence[_Sample]]) -> dict[int, Tensor]:
+        """By sample: [sampled] log-probabilities under the weights before the update."""
+        found: dict[int, Tensor] = {}
+        for passed in _passes(rows, self.settings.micro_tokens):
+            layout, index, targets = self._layout(passed)
+            logprobs, _ = self._logprobs(self._decoder, layout, index, targets, with_entropy=False)
+            samples = [sample for group in passed for sample in group]
+            parts = logprobs.split([sample.sampled for sample in samples])
+            found |= {id(sample): part for sample, part in zip(samples, parts, strict=True)}
+        return found
+
+
+def _samples(group: Group, advantages: Sequence[float]) -> list[_Sample]:
+    """The trajectories of a group that carry a gradient."""
+    return [
+        _sample(trajectory, advantage)
+        for trajectory, advantage in zip(group.trajectories, advantages, strict=True)
+        if advantage and trajectory.turns
+    ]
+
+
+def _sample(trajectory: Trajectory, advantage: float) -> _Sample:
+    start = len(trajectory.prompt_ids)
+    return _Sample(
+        trajectory.prompt_ids,
+        trajectory.token_ids[start:],
+        trajectory.mask[start:],
+        trajectory.logprobs[start:],
+        advantage,
+    )
+
+
+def _passes(groups: Sequence[Sequence[_Sample]], budget: int) -> Iterator[list[list[_Sample]]]:
+    """Cut groups into passes of at most `budget` tokens, each prompt counted once; a trajectory is never cut.
+
+    Groups of like length go together, which saves padding in attention. A group that does not fit is cut by
+    trajectories, and its prompt computed once a part.
+    """
+    current: list[list[_Sample]] = []
+    used = 0
+    for group in sorted(groups, key=lambda group: max(len(sample.response) for sample in group)):
+        part: list[_Sample] = []
+        for sample in group:
+            cost = len(sample.response) + (0 if part else len(sample.prompt))
+            if used and used + cost > budget:
+                if part:
+                    current.append(part)
+                yield current
+                current, part, used = [], [], 0
+                cost = len(sample.response) + len(sample.prompt)
+            part.append(sample)
+            used += cost
+        current.append(part)
+    if current:
+        yield current
+
+
+def _split(order: Sequence[int], parts: int) -> list[list[int]]:
+    """`order` in at most `parts` runs of nearly equal length, none empty."""
+    parts = min(parts, len(order))
+    bounds = [len(order) * number // parts for number in range(parts + 1)]
+    return [list(order[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def _copied_decoder(model: Any) -> Decoder:
+    """A decoder over a frozen copy of the weights as they are now."""
+    import copy
+
+    frozen = copy.deepcopy(model)
+    frozen.requires_grad_(False)
+    return decoder_for(frozen)

@@ -1,0 +1,355 @@
+"""The local trainer: sampling and learning in one process, on the CPU or on one GPU.
+
+One step plays groups of episodes, scores them and updates the weights that sampled them. A run directory holds all that
+a killed run needs to go on and, in deterministic mode, to repeat bit for bit.
+"""
+
+import random
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from recall.config import dump
+from recall.environment import ToolEnvironments
+from recall.errors import ConfigError
+from recall.evaluation.play import Player, seed_of, success_by_kind
+from recall.policy.torch import TorchPolicy
+from recall.policy.torch.loading import load_model, load_tokenizer, resolve, with_lora
+from recall.renderer import build
+from recall.rewards import get
+from recall.sandbox.local import LocalSandbox
+from recall.store import Run, checkpoint_step
+from recall.trainers.curriculum import Curriculum
+from recall.trainers.learner import Learner, credits
+from recall.trainers.recipe import TrainRecipe
+from recall.trainers.tasks import training_tasks, validation_tasks
+from recall.types import Group, Sampling, Task
+
+
+class Observer(Protocol):
+    """Watches a run; `recall.viewer.live.LiveView` is one."""
+
+    def start(self, total_steps: int, header: str = "", *, done: int = 0) -> None:
+        """Training begins, after `done` steps."""
+
+    def baseline(self, before: Mapping[str, float]) -> None:
+        """Held-out success by kind before training."""
+
+    def step(self, metrics: Mapping[str, float]) -> None:
+        """One step is done."""
+
+    def validation(self, now: Mapping[str, float]) -> None:
+        """Held-out success by kind."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to."""
+
+    summary: Mapping[str, Any]
+    """What `summary.json` holds."""
+    finished: bool
+    """False when it was asked to stop before the last step."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a checkpoint keeps beside weights and optimizer."""
+
+    step: int = 0
+    """Updates done."""
+    seconds: float = 0.0
+    """Wall time of training and validation so far."""
+    trajectories: int = 0
+    """Played for training."""
+    before: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Held-out success before training: by mode, `sampled` or `greedy`, then by kind."""
+    best: float = -1.0
+    """The best mean validation success."""
+    worse: int = 0
+    """Validations in a row that were no better."""
+
+
+class LocalTrainer:
+    """Trains one policy by one recipe."""
+
+    def __init__(self, recipe: TrainRecipe, run: Run, observer: Observer, *, resume: bool = False) -> None:
+        """Load everything that can fail for the user's reasons before anything long starts.
+
+        Raises:
+            ConfigError: model, tokenizer, tasks or settings will not do, or there is nothing to resume.
+        """
+        self.recipe, self.run, self.observer = recipe, run, observer
+        checkpoint = run.latest_checkpoint() if resume else None
+        self.device = _device(recipe.policy.device)
+        self.dtype = _dtype(recipe.policy.dtype, self.device)
+        source = resolve(recipe.policy.model)
+        self.tokenizer = load_tokenizer(source)
+        self.renderer = build(self.tokenizer, recipe.policy.dialect, recipe.policy.template)
+        self.model = load_model(checkpoint or source, device=self.device, dtype=torch.float32)
+        if recipe.policy.lora_rank and checkpoint is None:
+            self.model = with_lora(self.model, recipe.policy.lora_rank)
+        self.policy = TorchPolicy(
+            self.model,
+            stop_token_ids=sorted(self.renderer.stop_token_ids),
+            dtype=self.dtype if self.dtype != torch.float32 else None,
+            max_batch=recipe.policy.max_batch,
+            deterministic=recipe.deterministic,
+        )
+        self.learner = Learner(
+            self.model, recipe.learner, temperature=recipe.rollout.temperature, dtype=self.dtype
+        )
+        self.curriculum = Curriculum(recipe.tasks.stages, recipe.curriculum)
+        self.tasks = training_tasks(recipe, self.curriculum)
+        self.validation = validation_tasks(recipe, recipe.validation.tasks)
+        self.final = validation_tasks(recipe, recipe.validation.final_tasks)
+        self.sandbox = LocalSandbox()
+        self.player = Player(
+            self.policy,
+            self.renderer,
+            ToolEnvironments(self.sandbox, recipe.rollout.limits),
+            get(recipe.reward),
+            recipe.rollout.limits,
+        )
+        self.sampling = Sampling(
+            temperature=recipe.rollout.temperature,
+            top_p=recipe.rollout.top_p,
+            max_tokens=recipe.rollout.limits.max_turn_tokens,
+        )
+        self.progress = _Progress()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self._stopping = False
+
+    def request_stop(self) -> None:
+        """Finish the step under way, write a checkpoint, and end."""
+        self._stopping = True
+
+    async def train(self) -> Outcome:
+        """Run the recipe to its end, or to a requested stop.
+
+        Raises:
+            RolloutError: every episode of a step failed for reasons of ours.
+        """
+        try:
+            return await self._train()
+        finally:
+            self.policy.close()
+            await self.sandbox.close()
+
+    async def _train(self) -> Outcome:
+        progress, recipe = self.progress, self.recipe
+        began = time.monotonic() - progress.seconds
+        if not progress.before:
+            progress.before = await self._measure(0, self.final, save=True)
+        self.observer.baseline(progress.before["sampled"])
+        self.observer.start(recipe.steps, self._header(), done=progress.step)
+        while progress.step < recipe.steps and not self._stopping:
+            metrics = await self._step(progress.step)
+            progress.step += 1
+            if recipe.validation.every and progress.step % recipe.validation.every == 0 and progress.step < recipe.steps:
+                metrics |= await self._validate()
+            progress.seconds = time.monotonic() - began
+            metrics["time/minutes"] = progress.seconds / 60
+            self.run.append_metrics({"step": progress.step, **metrics})
+            self.observer.step(metrics | {"step": float(progress.step)})
+            if recipe.checkpoint_every and progress.step % recipe.checkpoint_every == 0:
+                self._save()
+            if recipe.validation.patience and progress.worse >= recipe.validation.patience:
+                self.observer.note(f"stopped early: {progress.worse} validations in a row were no better")
+                break
+        finished = not self._stopping
+        if not self.run.checkpoints() or checkpoint_step(self.run.checkpoints()[-1]) != progress.step:
+            self._save()
+        if not finished:
+            self.observer.note(f"stopped at step {progress.step}; go on with --resume {self.run.path}")
+            return Outcome({}, finished=False)
+        after = await self._measure(progress.step, self.final, save=True)
+        progress.seconds = time.monotonic() - began
+        self.observer.validation(after["sampled"])
+        summary = {
+            "before": progress.before["sampled"],
+            "after": after["sampled"],
+            "before_greedy": progress.before["greedy"],
+            "after_greedy": after["greedy"],
+            "minutes": round(progress.seconds / 60, 2),
+            "steps": progress.step,
+            "seed": recipe.seed,
+            "trajectories": progress.trajectories,
+        }
+        self.run.write_json("summary.json", summary)
+        return Outcome(summary, finished=True)
+
+    async def _step(self, step: int) -> dict[str, float]:
+        recipe, started = self.recipe, time.perf_counter()
+        groups = await self._play(step, self.tasks.at(step, recipe.rollout.groups), 0)
+        for extra in range(1, recipe.rollout.resample + 1):
+            mixed = [group for group in groups if any(credits(group, self.learner.algorithm))]
+            if len(mixed) == len(groups):
+                break
+            fresh = self.tasks.at(step, len(groups) - len(mixed), extra=extra)
+            groups = mixed + await self._play(step, fresh, extra)
+        played = time.perf_counter()
+        engine = self.policy.stats()
+        if recipe.shuffle_rewards:
+            groups = _shuffled(groups, random.Random(f"shuffle/{recipe.seed}/{step}"))
+        learned = self.learner.update(groups, step=step, total_steps=recipe.steps, seed=recipe.seed)
+        self.policy.version += 1
+        updated = time.perf_counter()
+        success = success_by_kind(groups)
+        self.curriculum.observe(success)
+        self.progress.trajectories += sum(len(group.trajectories) for group in groups)
+        if recipe.save_trajectories:
+            advantages = [credits(group, self.learner.algorithm) for group in groups]
+            self.run.write_groups(step + 1, groups, advantages=advantages)
+        ended = time.perf_counter()
+        return {
+            **_rollout_metrics(groups, success),
+            **learned,
+            "rollout/tokens_per_s": engine.sampled_tokens / (played - started),
+            "rollout/mean_batch": engine.mean_batch,
+            "time/step_s": ended - started,
+            "time/rollout_s": played - started,
+            "time/update_s": updated - played,
+            "memory/rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        }
+
+    async def _play(self, step: int, tasks: Sequence[Task], extra: int) -> list[Group]:
+        return await self.player.play(
+            tasks,
+            samples=self.recipe.rollout.group_size,
+            sampling=self.sampling,
+            label=f"{step}/{extra}/",
+            seed=seed_of(self.recipe.seed, 1, step, extra),
+        )
+
+    async def _validate(self) -> dict[str, float]:
+        """Measure held-out success on the way, and keep count of how often it was no better."""
+        found = await self._measure(self.progress.step, self.validation, save=False, modes=("sampled",))
+        mean = sum(found["sampled"].values()) / len(found["sampled"])
+        better = mean > self.progress.best
+        self.progress.best, self.progress.worse = max(mean, self.progress.best), 0 if better else self.progress.worse + 1
+        return self._val_metrics(found)
+
+    async def _measure(
+        self, step: int, tasks: Sequence[Task], *, save: bool, modes: Sequence[str] = ("sampled", "greedy")
+    ) -> dict[str, dict[str, float]]:
+        """Success by mode and kind."""
+        found: dict[str, dict[str, float]] = {}
+        for mode in modes:
+            sampling = self.sampling if mode == "sampled" else replace(self.sampling, temperature=0.0)
+            groups = await self.player.play(
+                tasks, samples=1, sampling=sampling, label=f"{mode}/{step}/", seed=seed_of(self.recipe.seed, 2)
+            )
+            found[mode] = success_by_kind(groups)
+            if save and mode == "sampled" and self.recipe.save_trajectories:
+                self.run.write_groups(step, groups, split=self.recipe.validation.split)
+        self.policy.stats()
+        if save:
+            self.run.append_metrics({"step": step, **self._val_metrics(found)})
+        return found
+
+    def _val_metrics(self, found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        split = self.recipe.validation.split
+        return {f"val/{split}/{mode}/{kind}": rate for mode, rates in found.items() for kind, rate in rates.items()}
+
+    def _header(self) -> str:
+        size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        rollout = self.recipe.rollout
+        return (
+            f"{self.recipe.policy.model}, {size:.1f}M parameters, {self.recipe.learner.algorithm}, "
+            f"{rollout.groups} × {rollout.group_size} trajectories a step, seed {self.recipe.seed}"
+        )
+
+    def _save(self) -> None:
+        """Write a checkpoint: weights in Hugging Face's format, and what else going on needs."""
+        with self.run.checkpoint_dir(self.progress.step) as folder:
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            state = {
+                "optimizer": self.learner.optimizer.state_dict(),
+                "curriculum": self.curriculum.state(),
+                "progress": {name: getattr(self.progress, name) for name in _Progress.__slots__},
+                "torch_rng": torch.get_rng_state(),
+            }
+            torch.save(state, folder / "trainer.pt")
+        for old in self.run.checkpoints()[: -self.recipe.keep_checkpoints]:
+            for file in sorted(old.rglob("*"), reverse=True):
+                file.rmdir() if file.is_dir() else file.unlink()
+            old.rmdir()
+
+    def _restore(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint; everything written after it is forgotten, for it will be written again."""
+        state = torch.load(checkpoint / "trainer.pt", map_location=self.device, weights_only=True)
+        self.learner.optimizer.load_state_dict(state["optimizer"])
+        self.curriculum.restore(state["curriculum"])
+        self.progress = _Progress(**state["progress"])
+        torch.set_rng_state(state["torch_rng"].cpu())
+        self.policy.version = self.progress.step
+        self.run.truncate_after(self.progress.step)
+
+
+def open_run(path: Path, recipe: TrainRecipe, *, resume: bool) -> Run:
+    """The run directory for a recipe: a new one, or with `resume` one whose recipe is the same.
+
+    Raises:
+        ConfigError: it exists or does not, or holds another recipe.
+    """
+    if not resume:
+        return Run.create(path, dump(recipe))
+    return Run.open(path)
+
+
+def _rollout_metrics(groups: Sequence[Group], success: Mapping[str, float]) -> dict[str, float]:
+    pairs = [
+        (trajectory, reward)
+        for group in groups
+        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True)
+    ]
+    count = len(pairs)
+    scores = [reward.score for _, reward in pairs]
+    mean = sum(scores) / count
+    calls = [call for trajectory, _ in pairs for call in trajectory.calls]
+    return {
+        "reward/mean": mean,
+        "reward/std": (sum((score - mean) ** 2 for score in scores) / count) ** 0.5,
+        "success/mean": sum(reward.correct for _, reward in pairs) / count,
+        **{f"success/by/{kind}": rate for kind, rate in success.items()},
+        "rollout/calls_mean": len(calls) / count,
+        "rollout/turns_mean": sum(trajectory.turns for trajectory, _ in pairs) / count,
+        "rollout/sampled_tokens_mean": sum(sum(trajectory.mask) for trajectory, _ in pairs) / count,
+        "rollout/truncated": sum(trajectory.truncated for trajectory, _ in pairs) / count,
+        "rollout/faults": sum(trajectory.fault is not None for trajectory, _ in pairs) / count,
+        "rollout/failed_calls": sum(call.status != "ok" for call in calls) / max(1, len(calls)),
+        "rollout/malformed": sum(call.status == "malformed" for call in calls) / max(1, len(calls)),
+    }
+
+
+def _shuffled(groups: Sequence[Group], rng: random.Random) -> list[Group]:
+    """The same trajectories with the scores of the batch dealt out anew; what was correct stays known."""
+    scores = [reward.score for group in groups for reward in group.rewards]
+    rng.shuffle(scores)
+    dealt = iter(scores)
+    return [
+        replace(group, rewards=[replace(reward, score=next(dealt)) for reward in group.rewards]) for group in groups
+    ]
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("policy.device: 'cuda' is not available on this machine; accepted here are auto and cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
