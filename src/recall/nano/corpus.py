@@ -7,10 +7,10 @@ hand cannot answer: at least one word of the question has no tool. So no documen
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from recall.renderer import Renderer
+from recall.renderer import Renderer, schema_line
 from recall.synth.programs import Chain, Join, draw_chain, draw_join
 from recall.synth.tasks import draw_distractors, functions_of
 from recall.synth.tools import WorldTool, draw_tool, source_of
@@ -32,35 +32,38 @@ class Dialogue:
     answer: str
     asked: tuple[str, ...]
     """The words of the program that the question asks for, innermost first."""
+    more: tuple["Dialogue", ...] = ()
+    """Questions that follow in the same conversation, over the same tools."""
 
 
 def single_call(rng: random.Random) -> Dialogue:
-    """A question that one call answers: a relation or attribute of a name, or an operator on two numbers."""
-    if rng.random() < 0.75:
-        chain = draw_chain(rng, 1)
-        word: Word = chain.steps[0]
-    else:
-        word = rng.choice(OPERATORS)
-    words = [word, *draw_distractors(rng, [word], rng.randint(0, 7))]
+    """One to four questions over the same tools, each answered by one call and none needing another's answer.
+
+    A question is about a relation or attribute of a name, or an operator on two numbers.
+    """
+    first = rng.choice((*RELATIONS, *ATTRIBUTES)) if rng.random() < 0.75 else rng.choice(OPERATORS)
+    words = [first, *draw_distractors(rng, [first], rng.randint(0, 7))]
     rng.shuffle(words)
     tools = [draw_tool(rng, each, from_held_out=False) for each in words]
-    world = draw_world(rng, words, leaves=[word.word], name=lambda taken: _name(rng, taken))
-    tool = tools[words.index(word)]
-    if isinstance(word, Operator):
-        values: list[Any] = [rng.randint(10, 1500), rng.randint(10, 1500)]
-        noun = f"the {word.word} of {values[0]} and {values[1]}"
-    else:
-        values = [rng.choice(world.entities[word.domain])]
-        noun = Chain((word,)).noun(values[0])
-    call = _call(tool, *values)
-    result = functions_of(source_of(tools, world))(call.name, call.arguments)
-    return Dialogue(
-        rng.choice(QUESTIONS).format(noun=noun),
-        tuple(each.spec for each in tools),
-        (((call,), (result,)),),
-        str(tool.value(result)),
-        (word.word,),
-    )
+    world = draw_world(rng, words, leaves=[each.word for each in words], name=lambda taken: _name(rng, taken))
+    function = functions_of(source_of(tools, world))
+    specs = tuple(tool.spec for tool in tools)
+
+    def question(tool: WorldTool) -> Dialogue:
+        if isinstance(tool.word, Operator):
+            values: list[Any] = [rng.randint(10, 1500), rng.randint(10, 1500)]
+            noun = f"the {tool.word.word} of {values[0]} and {values[1]}"
+        else:
+            values = [rng.choice(world.entities[tool.word.domain])]
+            noun = Chain((tool.word,)).noun(values[0])
+        call = _call(tool, *values)
+        result = function(call.name, call.arguments)
+        asked, answer = rng.choice(QUESTIONS).format(noun=noun), str(tool.value(result))
+        return Dialogue(asked, specs, (((call,), (result,)),), answer, (tool.word.word,))
+
+    opening = question(tools[words.index(first)])
+    more = tuple(question(rng.choice(tools)) for _ in range(rng.choice((0, 0, 1, 2, 3))))
+    return replace(opening, more=more)
 
 
 def walk(rng: random.Random) -> Dialogue:
@@ -152,6 +155,16 @@ class Document:
     """`single_call`, `walk`, `repeat` or `recall`."""
 
 
+def texts_of(dialogue: Dialogue) -> list[str]:
+    """The texts of a dialogue as they are encoded, one by one."""
+    texts = ["\n".join(schema_line(tool) for tool in dialogue.tools)]
+    for part in (dialogue, *dialogue.more):
+        texts += [part.question, f"\\boxed{{{part.answer}}}"]
+        texts += [format_calls(calls) for calls, _ in part.turns]
+        texts += [show(result, 10_000) for _, results in part.turns for result in results]
+    return texts
+
+
 def encode_dialogue(dialogue: Dialogue, kind: str, renderer: Renderer, tokenizer: Any) -> Document:
     """Render a dialogue as an episode is rendered; only the assistant's turns are learned."""
     token_ids = renderer.prompt([Message("user", dialogue.question)], dialogue.tools)
@@ -162,10 +175,13 @@ def encode_dialogue(dialogue: Dialogue, kind: str, renderer: Renderer, tokenizer
         token_ids.extend(ids)
         mask.extend([learned] * len(ids))
 
-    for calls, results in dialogue.turns:
-        append([*tokenizer.encode(format_calls(calls), add_special_tokens=False), stop], True)
-        append(renderer.reply([Message("tool", show(result, 10_000)) for result in results]), False)
-    append([*tokenizer.encode(f"\\boxed{{{dialogue.answer}}}", add_special_tokens=False), stop], True)
+    for number, part in enumerate((dialogue, *dialogue.more)):
+        if number:
+            append(renderer.reply([Message("user", part.question)]), False)
+        for calls, results in part.turns:
+            append([*tokenizer.encode(format_calls(calls), add_special_tokens=False), stop], True)
+            append(renderer.reply([Message("tool", show(result, 10_000)) for result in results]), False)
+        append([*tokenizer.encode(f"\\boxed{{{part.answer}}}", add_special_tokens=False), stop], True)
     return Document(tuple(token_ids), tuple(mask), kind)
 
 
@@ -176,14 +192,21 @@ def repeat(rng: random.Random, vocabulary: int, separator: int) -> Document:
 
 
 def recall(rng: random.Random, vocabulary: int, separator: int) -> Document:
-    """Pairs of random tokens, then keys in another order, each followed by its value; the values are learned."""
+    """Pairs of random tokens, then keys in another order, each followed by its value; the values are learned.
+
+    The value stands after its key, before it, or before it with a token between: a schema names its tool in all three
+    ways, seen from the word that a question asks about.
+    """
     count = rng.randint(3, 20)
     keys = rng.sample(range(vocabulary), count)
     pairs = [(key, rng.randrange(vocabulary)) for key in keys]
-    asked = rng.choices(pairs, k=count)
-    tokens = [token for pair in pairs for token in pair] + [separator]
+    layout = rng.choice(("after", "before", "apart"))
+    tokens: list[int] = []
+    for key, value in pairs:
+        tokens += {"after": (key, value), "before": (value, key), "apart": (value, rng.randrange(vocabulary), key)}[layout]
+    tokens.append(separator)
     mask = [False] * len(tokens)
-    for key, value in asked:
+    for key, value in rng.choices(pairs, k=count):
         tokens += [key, value]
         mask += [False, True]
     return Document(tuple(tokens), tuple(mask), "recall")

@@ -5,7 +5,6 @@ a sudden change; without it the policy never learns to read a schema. Then dialo
 and then so that the circuit stays. Batches are a function of the seed and the step, so a resumed run sees the same.
 """
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from recall.errors import ConfigError
-from recall.nano.corpus import Document, encode_dialogue, recall, repeat, single_call, walk
+from recall.nano.corpus import Document, encode_dialogue, recall, repeat, single_call, texts_of, walk
 from recall.nano.tokenizer import build_tokenizer
 from recall.renderer import ChatMLRenderer, default_template
 from recall.synth.vocabulary import SYLLABLES
@@ -42,9 +41,9 @@ class PretrainSettings(BaseModel):
     """Width; heads are 32 wide, half as many for keys as for queries."""
     feed_forward: int = Field(default=384, ge=32)
     """Width of the gated feed-forward layer."""
-    circuit_steps: int = Field(default=900, ge=0)
+    circuit_steps: int = Field(default=800, ge=0)
     """Steps of the first phase."""
-    dialogue_steps: int = Field(default=2000, ge=1)
+    dialogue_steps: int = Field(default=1600, ge=1)
     """Steps of the second phase."""
     circuit_every: int = Field(default=8, ge=2)
     """In the second phase each step of this number is one of the first phase's kind."""
@@ -70,10 +69,7 @@ def nano_tokenizer(seed: int = 0, documents: int = 2000) -> "PreTrainedTokenizer
     """The tokenizer that the corpus of this seed gives."""
     rng = random.Random(f"nano/tokenizer/{seed}")
     dialogues = [single_call(rng) if index % 2 else walk(rng) for index in range(documents)]
-    texts = [
-        " ".join([d.question, *(f"{t.name} {t.description} {json.dumps(t.parameters)}" for t in d.tools)])
-        for d in dialogues
-    ]
+    texts = [text for dialogue in dialogues for text in texts_of(dialogue)]
     return build_tokenizer(texts, prompt=default_template(), syllables=SYLLABLES)
 
 
