@@ -3,18 +3,22 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from recall.config import Settings
+from recall.environment import Limits
 from recall.errors import ConfigError
+from recall.evaluation.local import NANO_LIMITS, PolicySettings
+
+if TYPE_CHECKING:
+    from recall.types import Task, Trajectory
 
 
 class Run(Settings):
     """Play one task with a model and print the transcript: a generated task, or one of a file."""
 
-    model: str = "nano"
-    """A model directory, such as a checkpoint of a run, or `nano`."""
     source: Path | None = None
     """A file of task rows; without it a task is generated."""
     task: int = Field(default=0, ge=0)
@@ -31,6 +35,8 @@ class Run(Settings):
     """Of sampling."""
     as_json: bool = Field(default=False, alias="json")
     """Print the trajectory as JSON instead."""
+    policy: PolicySettings = PolicySettings()
+    limits: Limits = NANO_LIMITS
 
     def main(self) -> int:
         """Ask and print."""
@@ -48,7 +54,7 @@ class Run(Settings):
             print(transcript(trajectory, task), end="")
         return 0
 
-    def _task(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _task(self) -> "Task":
         from recall.datasets.rows import read_tasks
         from recall.synth.tasks import ToolTasks
 
@@ -59,16 +65,14 @@ class Run(Settings):
             raise ConfigError(f"--task {self.task}: {self.source} has tasks 0 to {len(tasks) - 1}")
         return tasks[self.task]
 
-    async def _ask(self, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        from recall.evaluation.measure import Bench
+    async def _ask(self, task: "Task") -> "Trajectory":
+        from recall.evaluation.local import LocalPlayer, load
         from recall.inference import ask
-        from recall.trainers.recipe import PolicySettings, TrainRecipe
         from recall.types import Sampling
 
-        recipe = TrainRecipe(policy=PolicySettings(model=self.model))
-        async with Bench(recipe) as bench:
-            limits = recipe.rollout.limits
-            sampling = Sampling(temperature=self.temperature, max_tokens=limits.max_turn_tokens, seed=self.seed)
+        sampling = Sampling(temperature=self.temperature, max_tokens=self.limits.max_turn_tokens, seed=self.seed)
+        local = LocalPlayer(load(self.policy), limits=self.limits)
+        async with local as player:
             return await ask(
-                task, bench.policy, bench.renderer, sandbox=bench.sandbox, sampling=sampling, limits=limits
+                task, player.policy, player.renderer, sandbox=local.sandbox, sampling=sampling, limits=self.limits
             )

@@ -14,6 +14,8 @@ from recall.errors import ConfigError
 from recall.trainers.recipe import TrainRecipe
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from recall.trainers.local import LocalTrainer, Outcome
 
 
@@ -93,7 +95,7 @@ async def _train(trainer: "LocalTrainer") -> "Outcome":
         raise KeyboardInterrupt from None
 
 
-def _show_pair(trainer: "LocalTrainer", console: "Console") -> None:  # type: ignore[name-defined]  # noqa: F821
+def _show_pair(trainer: "LocalTrainer", console: "Console") -> None:
     """Show a held-out task that the policy failed before and solved after, the longest one."""
     from recall.inference import transcript
     from recall.store import read_groups
@@ -110,8 +112,8 @@ def _show_pair(trainer: "LocalTrainer", console: "Console") -> None:  # type: ig
     ]
     if mended:
         old, new = max(mended, key=lambda pair: pair[1].task.depth)
-        texts = [transcript(group.trajectories[0], group.task) for group in (old, new)]
-        console.print(side_by_side(*texts, console.width))
+        was, now = (transcript(group.trajectories[0], group.task) for group in (old, new))
+        console.print(side_by_side(was, now, console.width))
 
 
 def _calm_allocator() -> None:

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from recall.config import Settings
 from recall.environment import Limits, ToolEnvironments
-from recall.errors import ConfigError
 from recall.evaluation.play import Player
 from recall.renderer import Renderer, build
 from recall.rewards import get
@@ -46,7 +45,7 @@ class LoadedModel:
     """A model ready to sample and to be trained."""
 
     model: Any
-    """A causal language model of `transformers`, its parameters in float32."""
+    """A causal language model of `transformers`, what is trained of it in float32."""
     tokenizer: "PreTrainedTokenizerFast"
     """The model's."""
     renderer: Renderer
@@ -63,16 +62,20 @@ def load(settings: PolicySettings, checkpoint: Path | None = None) -> LoadedMode
     Raises:
         ConfigError: the model, its tokenizer, the device or the template will not do.
     """
+    import torch
+
     from recall.policy.torch.loading import device_named, dtype_named, load_model, load_tokenizer, resolve, with_lora
 
     device = device_named(settings.device)
     source = resolve(settings.model)
     tokenizer = load_tokenizer(source)
     renderer = build(tokenizer, settings.dialect, settings.template)
-    model = load_model(checkpoint or source, device=device)
+    dtype = dtype_named(settings.dtype, device)
+    # Weights that are trained stay in float32; under an adapter they need not be more than what is computed in.
+    model = load_model(checkpoint or source, device=device, dtype=dtype if settings.lora_rank else torch.float32)
     if settings.lora_rank and checkpoint is None:
         model = with_lora(model, settings.lora_rank)
-    return LoadedModel(model, tokenizer, renderer, device, dtype_named(settings.dtype, device))
+    return LoadedModel(model, tokenizer, renderer, device, dtype)
 
 
 class LocalPlayer:
@@ -88,22 +91,18 @@ class LocalPlayer:
         deterministic: bool | None = None,
     ) -> None:
         """Raises ConfigError for an unknown reward, or a model that the engine cannot run."""
-        import torch
-
         from recall.policy.torch import TorchPolicy
         from recall.sandbox.local import LocalSandbox
 
         self.policy = TorchPolicy(
             loaded.model,
             stop_token_ids=sorted(loaded.renderer.stop_token_ids),
-            dtype=None if loaded.dtype == torch.float32 else loaded.dtype,
+            dtype=None if loaded.dtype == next(loaded.model.parameters()).dtype else loaded.dtype,
             max_batch=max_batch,
             deterministic=deterministic,
         )
         self.sandbox = LocalSandbox()
-        self.player = Player(
-            self.policy, loaded.renderer, ToolEnvironments(self.sandbox, limits), get(reward), limits
-        )
+        self.player = Player(self.policy, loaded.renderer, ToolEnvironments(self.sandbox, limits), get(reward), limits)
 
     async def __aenter__(self) -> Player:
         return self.player
@@ -113,17 +112,3 @@ class LocalPlayer:
     ) -> None:
         self.policy.close()
         await self.sandbox.close()
-
-
-def task_limit(player: Player, prompt_tokens: int) -> None:
-    """Refuse a budget that leaves no room for one turn after the longest prompt.
-
-    Raises:
-        ConfigError: with the numbers and the setting to change.
-    """
-    limits = player.limits
-    if prompt_tokens + limits.max_turn_tokens > limits.max_tokens:
-        raise ConfigError(
-            f"rollout.limits.max_tokens = {limits.max_tokens}: the longest prompt has {prompt_tokens} tokens, and a turn "
-            f"may take {limits.max_turn_tokens}; set it to at least {prompt_tokens + limits.max_turn_tokens}"
-        )

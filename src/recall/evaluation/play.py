@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from recall.environment import Environment, Limits
+from recall.errors import ConfigError
 from recall.policy.base import Policy
 from recall.renderer import Renderer
 from recall.rewards.base import Reward
@@ -41,15 +42,24 @@ class Player:
 
         Returns:
             [len(tasks)] groups of G trajectories, in order.
+
+        Raises:
+            ConfigError: a task cannot be played under the limits; the episodes under way are cancelled.
         """
-        async with asyncio.TaskGroup() as group:
-            episodes = [
-                [
-                    group.create_task(self._episode(task, f"{label}{number}/{sample}", sampling, (seed, number, sample)))
-                    for sample in range(samples)
+        refusal: ConfigError | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                episodes = [
+                    [
+                        group.create_task(self._episode(task, f"{label}{row}/{sample}", sampling, (seed, row, sample)))
+                        for sample in range(samples)
+                    ]
+                    for row, task in enumerate(tasks)
                 ]
-                for number, task in enumerate(tasks)
-            ]
+        except* ConfigError as refused:
+            refusal = next(error for error in refused.exceptions if isinstance(error, ConfigError))
+        if refusal is not None:  # one line for the user instead of a group of them
+            raise refusal
         played = [[episode.result() for episode in row] for row in episodes]
         return [
             Group(task, [trajectory for trajectory, _ in row], [reward for _, reward in row])

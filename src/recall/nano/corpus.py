@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recall.renderer import Renderer, schema_line
-from recall.synth.programs import Chain, Join, draw_chain, draw_join
-from recall.synth.tasks import draw_distractors, functions_of
+from recall.synth.programs import Chain, draw_chain, draw_join
+from recall.synth.tasks import TABLED, draw_distractors, functions_of
 from recall.synth.tools import WorldTool, draw_tool, source_of
 from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, QUESTIONS, RELATIONS, EntityType, Operator, Relation
 from recall.synth.world import Word, draw_name, draw_world
@@ -41,7 +41,7 @@ def single_call(rng: random.Random) -> Dialogue:
 
     A question is about a relation or attribute of a name, or an operator on two numbers.
     """
-    first = rng.choice((*RELATIONS, *ATTRIBUTES)) if rng.random() < 0.75 else rng.choice(OPERATORS)
+    first: Word = rng.choice(TABLED) if rng.random() < 0.75 else rng.choice(OPERATORS)
     words = [first, *draw_distractors(rng, [first], rng.randint(0, 7))]
     rng.shuffle(words)
     tools = [draw_tool(rng, each, from_held_out=False) for each in words]
@@ -75,7 +75,7 @@ def walk(rng: random.Random) -> Dialogue:
     steps = _draw_walk(rng, [chain.steps[0].domain for chain in chains], missing)
     words = list(dict.fromkeys(step.word for step in steps))
     words += [word for word in asked.words if word not in (missing, *words) and rng.random() < 0.6]
-    words += [word for word in draw_distractors(rng, [*words, missing], rng.randint(0, 2))]
+    words += draw_distractors(rng, [*words, missing], rng.randint(0, 2))
     rng.shuffle(words)
     tools = {word: draw_tool(rng, word, from_held_out=False) for word in words}
     world = draw_world(
@@ -203,7 +203,8 @@ def recall(rng: random.Random, vocabulary: int, separator: int) -> Document:
     layout = rng.choice(("after", "before", "apart"))
     tokens: list[int] = []
     for key, value in pairs:
-        tokens += {"after": (key, value), "before": (value, key), "apart": (value, rng.randrange(vocabulary), key)}[layout]
+        between = rng.randrange(vocabulary)
+        tokens += {"after": (key, value), "before": (value, key), "apart": (value, between, key)}[layout]
     tokens.append(separator)
     mask = [False] * len(tokens)
     for key, value in rng.choices(pairs, k=count):

@@ -5,7 +5,9 @@ a sudden change; without it the policy never learns to read a schema. Then dialo
 and then so that the circuit stays. Batches are a function of the seed and the step, so a resumed run sees the same.
 """
 
+import os
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from recall.errors import ConfigError
 from recall.nano.corpus import Document, encode_dialogue, recall, repeat, single_call, texts_of, walk
 from recall.nano.tokenizer import build_tokenizer
 from recall.renderer import ChatMLRenderer, default_template
+from recall.store import write_atomic
 from recall.synth.vocabulary import SYLLABLES
 
 if TYPE_CHECKING:
@@ -151,7 +154,7 @@ def loss_of(model: "PreTrainedModel", batch: list[Document], device: torch.devic
         hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         hiddens.append(hidden[:, :-1][learned[:, 1:]])
         targets.append(tokens[:, 1:][learned[:, 1:]])
-    logits = model.get_output_embeddings()(torch.cat(hiddens)).float()
+    logits = model.get_output_embeddings()(torch.cat(hiddens)).float()  # type: ignore[no-untyped-call]
     target = torch.cat(targets)
     return F.cross_entropy(logits, target), logits.argmax(-1) == target
 
@@ -192,8 +195,8 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
         raise ConfigError(f"{settings.out}: no training state to resume")
     settings.out.mkdir(parents=True, exist_ok=True)
     tokenizer = nano_tokenizer(settings.seed)
-    stop = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
-    model = nano_model(settings, len(tokenizer), int(tokenizer.pad_token_id), stop).to(device)
+    stop = tokenizer.get_vocab()["<|im_end|>"]
+    model: Any = nano_model(settings, len(tokenizer), int(tokenizer.pad_token_id), stop).to(device)  # type: ignore[arg-type]
     optimizers = optimizers_of(model, settings)
     bases = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     first, spent, seen = 0, 0.0, 0
@@ -234,18 +237,15 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
                 "seconds": time.monotonic() - began,
                 "tokens": seen,
             }
-            _save(lambda path, state=state: torch.save(state, path), state_path)
+            write_atomic(state_path, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]
             save_model(model, tokenizer, settings.out)
     return settings.out
 
 
 def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", out: Path) -> None:
-    """Write weights, configuration and tokenizer in Hugging Face's format."""
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def _save(write: Callable[[Path], Any], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    write(temporary)
-    temporary.replace(path)
+    """Write weights, configuration and tokenizer in Hugging Face's format, each file whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        for file in Path(folder).iterdir():
+            os.replace(file, out / file.name)

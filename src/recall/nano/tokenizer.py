@@ -57,7 +57,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(texts: Iterable[str], *, prompt: str, syllables: Sequence[str], words: int = 400) -> "PreTrainedTokenizerFast":
+def build_tokenizer(
+    texts: Iterable[str], *, prompt: str, syllables: Sequence[str], words: int = 400
+) -> "PreTrainedTokenizerFast":
     """Build the tokenizer; the same arguments give the same one.
 
     Args:
@@ -70,14 +72,18 @@ def build_tokenizer(texts: Iterable[str], *, prompt: str, syllables: Sequence[st
     from transformers import PreTrainedTokenizerFast
 
     split = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     head, _, tail = prompt.partition("{func_schemas}")
     glue = [AddedToken(text, special=True, normalized=False) for text in (*CONTROL, head, tail)]
     glue += [AddedToken(text, special=False, normalized=False) for text in GLUE]
 
     vocabulary = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges = [pair for syllable in syllables for pair in (tuple(syllable), tuple(syllable.capitalize()))]
+    spelled = [form for syllable in syllables for form in (syllable, syllable.capitalize())]
+    merges = [(form[0], form[1]) for form in spelled]
     for pair in merges:
         vocabulary.setdefault("".join(pair), len(vocabulary))
 
@@ -98,7 +104,7 @@ def build_tokenizer(texts: Iterable[str], *, prompt: str, syllables: Sequence[st
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens(glue)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

@@ -9,12 +9,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recall.errors import ConfigError
 from recall.synth.programs import Chain, Join, draw_chain, draw_join, run
 from recall.synth.tools import WorldTool, by_word, draw_tool, is_number, source_of
-from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, QUESTIONS, RELATIONS, Operator
+from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, QUESTIONS, RELATIONS, Attribute, Operator, Relation
 from recall.synth.world import Word, World, draw_name, draw_world, held_out
 from recall.types import AnswerType, Task
 
@@ -31,6 +31,13 @@ SPLITS: Mapping[str, frozenset[str]] = {
 
 Kind = Literal["chain", "join"]
 
+TABLED: tuple[Relation | Attribute, ...] = (*RELATIONS, *ATTRIBUTES)
+"""The words that a world holds a table for."""
+MOST_CALLS = 9
+"""Longer programs do not fit into a world: a chain that passes no entity twice would take too long to draw."""
+MOST_DISTRACTORS = 40
+"""More would ask for more words than there are beside those of the longest program."""
+
 
 class TaskSettings(BaseModel):
     """What tasks are made of."""
@@ -40,17 +47,28 @@ class TaskSettings(BaseModel):
     distractors: tuple[int, int] = Field(default=(1, 3))
     """The fewest and the most tools that a task shows beyond those that its reference program calls."""
 
+    @field_validator("distractors")
+    @classmethod
+    def _check_distractors(cls, value: tuple[int, int]) -> tuple[int, int]:
+        few, many = value
+        if not 0 <= few <= many <= MOST_DISTRACTORS:
+            raise ValueError(f"the fewest and the most, in this order, each from 0 to {MOST_DISTRACTORS}")
+        return value
+
 
 def parse_label(label: str) -> tuple[Kind, int]:
-    """The kind and the number of calls that a label stands for: `3` a chain, `join` or `join5` a join.
+    """What a label stands for: `3` a chain of 3 calls, `join` a join of 3, `join5` one of 5.
 
     Raises:
         ConfigError: it stands for nothing.
     """
     kind: Kind = "join" if label.startswith("join") else "chain"
-    calls = label.removeprefix("join") or "3"
-    if not calls.isdigit() or int(calls) < (3 if kind == "join" else 1):
-        raise ConfigError(f"task kind {label!r}: accepted are a number of calls (1, 2, …), 'join', 'join4', 'join5', …")
+    calls, fewest = label.removeprefix("join") or "3", 3 if kind == "join" else 1
+    if calls not in map(str, range(fewest, MOST_CALLS + 1)) or not label:
+        raise ConfigError(
+            f"task kind {label!r}: accepted are a number of calls from 1 to {MOST_CALLS}, 'join', and 'join4' to "
+            f"'join{MOST_CALLS}'"
+        )
     return kind, int(calls)
 
 
@@ -100,8 +118,8 @@ def draw_distractors(rng: random.Random, words: Sequence[Word], count: int) -> l
     """Words that a program does not need, most of them applicable to entities that it meets."""
     met = {word.domain for word in words if not isinstance(word, Operator)}
     used = {word.word for word in words}
-    others: list[Word] = [word for word in (*RELATIONS, *ATTRIBUTES) if word.word not in used]
-    near = [word for word in others if not isinstance(word, Operator) and word.domain in met]
+    others = [word for word in TABLED if word.word not in used]
+    near: list[Word] = [word for word in others if word.domain in met]
     if any(isinstance(word, Operator) for word in words):
         near += [word for word in OPERATORS if word.word not in used] * 2
     drawn: dict[str, Word] = {}
@@ -172,7 +190,7 @@ def entities_on(chain: Chain, start: str, world: World) -> list[str]:
 
 
 def functions_of(source: str) -> Callable[[str, Mapping[str, Any]], Any]:
-    """Call the functions of `source` in this process. Only for source that this package wrote from its own templates."""
+    """Call the functions of `source` in this process; only for source that this package itself wrote."""
     namespace: dict[str, Any] = {}
     exec(compile(source, "<world>", "exec"), namespace)
     return lambda name, arguments: namespace[name](**arguments)

@@ -51,7 +51,7 @@ class WorldTool:
 
 
 def draw_tool(rng: random.Random, word: Word, *, from_held_out: bool) -> WorldTool:
-    """A tool for `word` in a style drawn at random, from the held-out pairs of naming style and parameter or the rest."""
+    """A tool for `word` in a random style, its pair of naming style and parameters held out or of the others."""
     while True:
         style = rng.choice(NAMING_STYLES)
         parameters = rng.choice(NUMBER_PARAMETERS) if isinstance(word, Operator) else (rng.choice(ENTITY_PARAMETERS),)

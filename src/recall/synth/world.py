@@ -67,18 +67,19 @@ def draw_world(
         types: types that occur even if no word needs them.
         name: draws a name that is not in the given set.
     """
-    words = [word for word in words if not isinstance(word, Operator)]
+    tabled = [word for word in words if not isinstance(word, Operator)]
     taken: set[str] = set()
 
     def fresh() -> str:
         taken.add(drawn := name(taken))
         return drawn
 
-    types = sorted({*types} | {word.domain for word in words} | {word.range for word in words if isinstance(word, Relation)})
+    ranges = {word.range for word in tabled if isinstance(word, Relation)}
+    types = sorted({*types} | {word.domain for word in tabled} | ranges)
     entities = {kind: tuple(fresh() for _ in range(ENTITIES_A_TYPE)) for kind in types}
     tables: dict[str, dict[str, Value]] = {}
     leaves = set(leaves)
-    for word in words:
+    for word in tabled:
         keys = entities[word.domain]
         values: list[Value]
         if isinstance(word, Attribute):

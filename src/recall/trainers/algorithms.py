@@ -22,8 +22,8 @@ class Algorithm:
     ratio: Literal["token", "sequence"] = "token"
     """`sequence`: one ratio a trajectory, the geometric mean of its tokens' (GSPO)."""
     clip: Literal["ppo", "detached", "none"] = "ppo"
-    """`ppo`: the smaller of the clipped and the unclipped term. `detached`: the clipped ratio is a constant weight of the
-    log-probability (CISPO). `none`: the ratio as it is."""
+    """`ppo`: the smaller of the clipped and the unclipped term. `detached`: the clipped ratio is a constant weight of
+    the log-probability (CISPO). `none`: the ratio as it is."""
     clip_low: float = 0.2
     """Ratios below 1 - clip_low are clipped."""
     clip_high: float = 0.2
@@ -45,8 +45,8 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "gspo": Algorithm("gspo", ratio="sequence", clip_low=3e-4, clip_high=4e-4, average="sequence"),
         # MiniMax 2025, arXiv:2506.13585: no lower clip, the upper one on a detached weight
         "cispo": Algorithm("cispo", clip="detached", clip_low=1.0, clip_high=2.0),
-        # Ahmadian et al. 2024, arXiv:2402.14740: REINFORCE with a leave-one-out baseline
-        "rloo": Algorithm("rloo", clip="none", average="sequence"),
+        # Ahmadian et al. 2024, arXiv:2402.14740: REINFORCE with a leave-one-out baseline; log-probabilities are summed
+        "rloo": Algorithm("rloo", clip="none", average="constant"),
     }
 )
 

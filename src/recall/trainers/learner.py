@@ -4,74 +4,25 @@ A group's prompt is computed once, and only the tokens that the policy sampled e
 writes no files.
 """
 
+import copy
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from recall.advantage import ADVANTAGES
-from recall.config import Settings
 from recall.errors import ConfigError
 from recall.policy.torch.decoder import Decoder, decoder_for
 from recall.policy.torch.layout import GroupLayout
-from recall.trainers.algorithms import ALGORITHMS, Algorithm, surrogate, token_weights
+from recall.trainers.algorithms import Algorithm, surrogate, token_weights
+from recall.trainers.recipe import LearnerSettings
 from recall.types import Group, Trajectory
 
-
-class LearnerSettings(Settings):
-    """How weights are updated."""
-
-    algorithm: str = "dapo"
-    """One of grpo, dr_grpo, dapo, gspo, cispo, rloo."""
-    learning_rate: float = Field(default=5e-4, gt=0)
-    """AdamW's, after the warm-up."""
-    warmup_steps: int = Field(default=5, ge=0)
-    """Steps over which the learning rate rises linearly."""
-    final_rate: float = Field(default=1.0, ge=0, le=1)
-    """The learning rate falls linearly to this share of itself at the last step."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm."""
-    minibatches: int = Field(default=2, ge=1)
-    """Optimizer steps that one batch of groups is cut into."""
-    epochs: int = Field(default=1, ge=1)
-    """Passes over one batch of groups."""
-    micro_tokens: int = Field(default=8192, ge=1)
-    """The most tokens of one forward and backward pass; gradients are accumulated over passes."""
-    clip_low: float | None = Field(default=None, ge=0)
-    """Overrides the algorithm's lower clip."""
-    clip_high: float | None = Field(default=None, ge=0)
-    """Overrides the algorithm's upper clip."""
-    constant_length: int = Field(default=256, ge=1)
-    """The length that dr_grpo divides by, in tokens."""
-    kl_coefficient: float = Field(default=0.0, ge=0)
-    """Weight of the divergence from the weights at the start (k3, Schulman 2020)."""
-    entropy_coefficient: float = 0.0
-    """Weight of the mean entropy of the sampled tokens, added to the objective."""
-    importance_cap: float | None = Field(default=None, gt=0)
-    """With a cap, log-probabilities are computed again before the update, and tokens are weighted by the ratio of these to
-    the sampler's, at most the cap; corrects for an engine whose numbers differ from the trainer's."""
-
-    def chosen(self) -> Algorithm:
-        """The algorithm with the overrides in place.
-
-        Raises:
-            ConfigError: there is none of this name.
-        """
-        if self.algorithm not in ALGORITHMS:
-            raise ConfigError(f"learner.algorithm {self.algorithm!r}: accepted are {', '.join(ALGORITHMS)}")
-        chosen = ALGORITHMS[self.algorithm]
-        low = chosen.clip_low if self.clip_low is None else self.clip_low
-        high = chosen.clip_high if self.clip_high is None else self.clip_high
-        return Algorithm(chosen.advantage, chosen.ratio, chosen.clip, low, high, chosen.average)
+__all__ = ["Learner", "LearnerSettings", "credits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +63,7 @@ class Learner:
         *,
         temperature: float = 1.0,
         dtype: torch.dtype = torch.float32,
+        reference: nn.Module | None = None,
     ) -> None:
         """A learner of the parameters of `model` that require a gradient.
 
@@ -120,6 +72,7 @@ class Learner:
             settings: how to learn.
             temperature: that of sampling, so that both compute the same probabilities.
             dtype: what the forward and backward pass compute in; parameters and optimizer keep their own type.
+            reference: with a KL coefficient, the weights to stay near to; None takes a copy of `model` as it is now.
 
         Raises:
             ConfigError: unknown algorithm, or greedy sampling.
@@ -138,13 +91,16 @@ class Learner:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self._reference = _copied_decoder(model) if settings.kl_coefficient else None
+        self._reference: Decoder | None = None
+        if settings.kl_coefficient:
+            self._reference = decoder_for((reference or copy.deepcopy(model)).requires_grad_(False))
 
     def update(self, groups: Sequence[Group], *, step: int, total_steps: int, seed: int) -> dict[str, float]:
         """Learn from one batch of groups.
 
         Args:
-            groups: as they were played; groups without variance teach nothing and are passed over.
+            groups: as they were played; groups without variance teach nothing and are passed over, and trajectories
+                with a fault of ours are left out.
             step: from 0; with `total_steps` it decides the learning rate.
             total_steps: of the run.
             seed: decides the order of minibatches.
@@ -156,15 +112,15 @@ class Learner:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         batch = [(group, credits(group, self.algorithm)) for group in groups]
-        useful = [(group, advantages) for group, advantages in batch if any(advantages)]
+        rows = [_samples(group, advantages) for group, advantages in batch if any(advantages)]
+        rows = [row for row in rows if row]
         metrics = {
-            "groups/used": float(len(useful)),
-            "groups/zero_variance": float(len(groups) - len(useful)),
+            "groups/used": float(len(rows)),
+            "groups/zero_variance": float(len(groups) - len(rows)),
             "learner/learning_rate": rate,
         }
-        if not useful:
+        if not rows:
             return metrics
-        rows = [_samples(group, advantages) for group, advantages in useful]
         corrections = self._corrections(rows) if self.settings.importance_cap is not None else None
         sums: dict[str, float] = {}
         updates = 0
@@ -172,26 +128,26 @@ class Learner:
             order = list(range(len(rows)))
             random.Random(f"learner/{seed}/{step}/{epoch}").shuffle(order)
             for part in _split(order, self.settings.minibatches):
-                for name, value in self._step([rows[number] for number in part], corrections).items():
-                    sums[name] = max(sums.get(name, 0.0), value) if name.endswith("_max") else sums.get(name, 0.0) + value
+                seen = self._step([rows[number] for number in part], corrections)
+                if not updates:
+                    # Later the weights are no longer those that sampled, so the gap would not be the engine's.
+                    metrics["policy/logprob_gap_max"] = seen["policy/logprob_gap_max"]
+                del seen["policy/logprob_gap_max"]
+                sums = {name: sums.get(name, 0.0) + value for name, value in seen.items()}
                 updates += 1
-        metrics |= {name: value if name.endswith("_max") else value / updates for name, value in sums.items()}
-        return metrics
+        return metrics | {name: value / updates for name, value in sums.items()}
 
     def _rate(self, step: int, total_steps: int) -> float:
         warm = min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
         passed = step / max(1, total_steps)
         return self.settings.learning_rate * warm * (1 - (1 - self.settings.final_rate) * passed)
 
-    def _step(
-        self, groups: Sequence[Sequence[_Sample]], corrections: Mapping[int, Tensor] | None
-    ) -> dict[str, float]:
+    def _step(self, groups: Sequence[Sequence[_Sample]], corrections: Mapping[int, Tensor] | None) -> dict[str, float]:
         """One optimizer step on some groups; gradients are those of the whole, however it is cut into passes."""
         samples = [sample for group in groups for sample in group]
         lengths = torch.tensor([sample.sampled for sample in samples], dtype=torch.float32)
-        weight_of = dict(
-            zip(map(id, samples), token_weights(lengths, self.algorithm, self.settings.constant_length).tolist(), strict=True)
-        )
+        weights = token_weights(lengths, self.algorithm, self.settings.constant_length).tolist()
+        weight_of = dict(zip(map(id, samples), weights, strict=True))
         total = float(lengths.sum())
         sums: dict[str, Tensor] = {}
         for passed in _passes(groups, self.settings.micro_tokens):
@@ -205,6 +161,9 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         if math.isfinite(float(norm)):
             self.optimizer.step()
+            for parameter in self._parameters:
+                # The fused optimizer writes without a trace, and the engine copies weights anew by this counter.
+                torch.autograd.graph.increment_version(parameter)
         self.optimizer.zero_grad(set_to_none=True)
         metrics = {name: float(value) for name, value in sums.items()}
         return metrics | {"policy/grad_norm": float(norm), "policy/skipped": float(not math.isfinite(float(norm)))}
@@ -238,12 +197,13 @@ class Learner:
         objective = (terms.objective * weights).sum()
         loss = -objective
         share = 1.0 / total
+        change = logprobs.detach() - old
         seen = {
             "policy/loss": loss.detach(),
             "policy/entropy": entropy.detach().sum() * share,
             "policy/clip_fraction": terms.clipped.sum() * share,
             "policy/ratio_mean": terms.ratio.sum() * share,
-            "policy/kl_old": ((old - logprobs.detach()).exp() - 1 - (old - logprobs.detach())).sum() * share,
+            "policy/kl_old": (change.exp() - 1 - change).sum() * share,
             "policy/logprob_gap_max": engine_gap.max(),
         }
         if self.settings.entropy_coefficient:
@@ -292,17 +252,20 @@ class Learner:
             layout, index, targets = self._layout(passed)
             logprobs, _ = self._logprobs(self._decoder, layout, index, targets, with_entropy=False)
             samples = [sample for group in passed for sample in group]
-            parts = logprobs.split([sample.sampled for sample in samples])
+            parts = torch.split(logprobs, [sample.sampled for sample in samples])
             found |= {id(sample): part for sample, part in zip(samples, parts, strict=True)}
         return found
 
 
 def _samples(group: Group, advantages: Sequence[float]) -> list[_Sample]:
-    """The trajectories of a group that carry a gradient."""
+    """The trajectories of a group that count: without a fault of ours, and with a token of the policy's.
+
+    One whose advantage happens to be 0.0 moves nothing by itself, but averages are over it too.
+    """
     return [
         _sample(trajectory, advantage)
         for trajectory, advantage in zip(group.trajectories, advantages, strict=True)
-        if advantage and trajectory.turns
+        if trajectory.fault is None and any(trajectory.mask)
     ]
 
 
@@ -346,13 +309,4 @@ def _split(order: Sequence[int], parts: int) -> list[list[int]]:
     """`order` in at most `parts` runs of nearly equal length, none empty."""
     parts = min(parts, len(order))
     bounds = [len(order) * number // parts for number in range(parts + 1)]
-    return [list(order[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
-
-
-def _copied_decoder(model: Any) -> Decoder:
-    """A decoder over a frozen copy of the weights as they are now."""
-    import copy
-
-    frozen = copy.deepcopy(model)
-    frozen.requires_grad_(False)
-    return decoder_for(frozen)
+    return [list(order[start:stop]) for start, stop in pairwise(bounds)]

@@ -6,29 +6,30 @@ a killed run needs to go on and, in deterministic mode, to repeat bit for bit.
 
 import random
 import resource
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from recall.config import dump
-from recall.environment import ToolEnvironments
-from recall.errors import ConfigError
-from recall.evaluation.play import Player, seed_of, success_by_kind
-from recall.policy.torch import TorchPolicy
-from recall.policy.torch.loading import load_model, load_tokenizer, resolve, with_lora
-from recall.renderer import build
-from recall.rewards import get
-from recall.sandbox.local import LocalSandbox
+from recall.errors import ConfigError, RolloutError
+from recall.evaluation.local import LocalPlayer, load
+from recall.evaluation.play import seed_of, success_by_kind
 from recall.store import Run, checkpoint_step
 from recall.trainers.curriculum import Curriculum
 from recall.trainers.learner import Learner, credits
+from recall.trainers.metrics import MetricsLog, rollout_metrics, tools_share
 from recall.trainers.recipe import TrainRecipe
-from recall.trainers.tasks import training_tasks, validation_tasks
+from recall.trainers.tasks import check_room, training_tasks, validation_tasks
 from recall.types import Group, Sampling, Task
+
+SUMMARY = "summary.json"
+"""What a finished run comes to; a run that has it is finished."""
 
 
 class Observer(Protocol):
@@ -88,45 +89,44 @@ class LocalTrainer:
             ConfigError: model, tokenizer, tasks or settings will not do, or there is nothing to resume.
         """
         self.recipe, self.run, self.observer = recipe, run, observer
+        if resume and (run.path / SUMMARY).exists():
+            raise ConfigError(f"{run.path}: the run is finished; there is nothing to resume")
         checkpoint = run.latest_checkpoint() if resume else None
-        self.device = _device(recipe.policy.device)
-        self.dtype = _dtype(recipe.policy.dtype, self.device)
-        source = resolve(recipe.policy.model)
-        self.tokenizer = load_tokenizer(source)
-        self.renderer = build(self.tokenizer, recipe.policy.dialect, recipe.policy.template)
-        self.model = load_model(checkpoint or source, device=self.device, dtype=torch.float32)
-        if recipe.policy.lora_rank and checkpoint is None:
-            self.model = with_lora(self.model, recipe.policy.lora_rank)
-        self.policy = TorchPolicy(
-            self.model,
-            stop_token_ids=sorted(self.renderer.stop_token_ids),
-            dtype=self.dtype if self.dtype != torch.float32 else None,
+        self.log = MetricsLog(run, tensorboard=recipe.tensorboard)
+        loaded = load(recipe.policy, checkpoint)
+        self.model, self.tokenizer, self.renderer = loaded.model, loaded.tokenizer, loaded.renderer
+        self._local = LocalPlayer(
+            loaded,
+            reward=recipe.reward,
+            limits=recipe.rollout.limits,
             max_batch=recipe.policy.max_batch,
             deterministic=recipe.deterministic,
         )
-        self.learner = Learner(
-            self.model, recipe.learner, temperature=recipe.rollout.temperature, dtype=self.dtype
-        )
+        self.player, self.policy = self._local.player, self._local.policy
+        temperature = recipe.rollout.temperature
+        # On a resume the model is no longer what the run started from.
+        start = load(recipe.policy).model if recipe.learner.kl_coefficient else None
+        self.learner = Learner(self.model, recipe.learner, temperature=temperature, dtype=loaded.dtype, reference=start)
         self.curriculum = Curriculum(recipe.tasks.stages, recipe.curriculum)
         self.tasks = training_tasks(recipe, self.curriculum)
         self.validation = validation_tasks(recipe, recipe.validation.tasks)
         self.final = validation_tasks(recipe, recipe.validation.final_tasks)
-        self.sandbox = LocalSandbox()
-        self.player = Player(
-            self.policy,
+        check_room(
+            [*self.validation, *self.final, *self.tasks.sample(64)],
             self.renderer,
-            ToolEnvironments(self.sandbox, recipe.rollout.limits),
-            get(recipe.reward),
             recipe.rollout.limits,
+            self.model.config.get_text_config().max_position_embeddings,
         )
         self.sampling = Sampling(
-            temperature=recipe.rollout.temperature,
+            temperature=temperature,
             top_p=recipe.rollout.top_p,
             max_tokens=recipe.rollout.limits.max_turn_tokens,
         )
         self.progress = _Progress()
         if checkpoint is not None:
             self._restore(checkpoint)
+        if resume:
+            self.run.truncate_after(self.progress.step if checkpoint is not None else -1)
         self._stopping = False
 
     def request_stop(self) -> None:
@@ -140,10 +140,10 @@ class LocalTrainer:
             RolloutError: every episode of a step failed for reasons of ours.
         """
         try:
-            return await self._train()
+            async with self._local:
+                return await self._train()
         finally:
-            self.policy.close()
-            await self.sandbox.close()
+            self.log.close()
 
     async def _train(self) -> Outcome:
         progress, recipe = self.progress, self.recipe
@@ -155,11 +155,12 @@ class LocalTrainer:
         while progress.step < recipe.steps and not self._stopping:
             metrics = await self._step(progress.step)
             progress.step += 1
-            if recipe.validation.every and progress.step % recipe.validation.every == 0 and progress.step < recipe.steps:
+            every = recipe.validation.every
+            if every and progress.step % every == 0 and progress.step < recipe.steps:
                 metrics |= await self._validate()
             progress.seconds = time.monotonic() - began
             metrics["time/minutes"] = progress.seconds / 60
-            self.run.append_metrics({"step": progress.step, **metrics})
+            self.log.append(progress.step, metrics)
             self.observer.step(metrics | {"step": float(progress.step)})
             if recipe.checkpoint_every and progress.step % recipe.checkpoint_every == 0:
                 self._save()
@@ -185,16 +186,18 @@ class LocalTrainer:
             "seed": recipe.seed,
             "trajectories": progress.trajectories,
         }
-        self.run.write_json("summary.json", summary)
+        self.run.write_json(SUMMARY, summary)
         return Outcome(summary, finished=True)
 
     async def _step(self, step: int) -> dict[str, float]:
         recipe, started = self.recipe, time.perf_counter()
-        groups = await self._play(step, self.tasks.at(step, recipe.rollout.groups), 0)
+        groups, spare = await self._play(step, self.tasks.at(step, recipe.rollout.groups), 0), list[Group]()
         for extra in range(1, recipe.rollout.resample + 1):
-            mixed = [group for group in groups if any(credits(group, self.learner.algorithm))]
-            if len(mixed) == len(groups):
+            taught = [any(credits(group, self.learner.algorithm)) for group in groups]
+            if all(taught):
                 break
+            mixed = list(compress(groups, taught))
+            spare += [group for group, some in zip(groups, taught, strict=True) if not some]
             fresh = self.tasks.at(step, len(groups) - len(mixed), extra=extra)
             groups = mixed + await self._play(step, fresh, extra)
         played = time.perf_counter()
@@ -204,6 +207,8 @@ class LocalTrainer:
         learned = self.learner.update(groups, step=step, total_steps=recipe.steps, seed=recipe.seed)
         self.policy.version += 1
         updated = time.perf_counter()
+        # Groups that taught nothing tell of success all the same; without them every pass rate would lean to a half.
+        groups += spare
         success = success_by_kind(groups)
         self.curriculum.observe(success)
         self.progress.trajectories += sum(len(group.trajectories) for group in groups)
@@ -212,31 +217,39 @@ class LocalTrainer:
             self.run.write_groups(step + 1, groups, advantages=advantages)
         ended = time.perf_counter()
         return {
-            **_rollout_metrics(groups, success),
+            **rollout_metrics(groups),
+            **{f"success/by/{kind}": rate for kind, rate in success.items()},
             **learned,
             "rollout/tokens_per_s": engine.sampled_tokens / (played - started),
             "rollout/mean_batch": engine.mean_batch,
             "time/step_s": ended - started,
             "time/rollout_s": played - started,
             "time/update_s": updated - played,
+            "time/tools_share": tools_share(
+                ended - started, played - started, engine.prefill_s + engine.decode_s, len(self.policy._shards)
+            ),
             "memory/rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }
 
     async def _play(self, step: int, tasks: Sequence[Task], extra: int) -> list[Group]:
-        return await self.player.play(
+        groups = await self.player.play(
             tasks,
             samples=self.recipe.rollout.group_size,
             sampling=self.sampling,
             label=f"{step}/{extra}/",
             seed=seed_of(self.recipe.seed, 1, step, extra),
         )
+        _refuse_only_faults(groups)
+        return groups
 
     async def _validate(self) -> dict[str, float]:
         """Measure held-out success on the way, and keep count of how often it was no better."""
         found = await self._measure(self.progress.step, self.validation, save=False, modes=("sampled",))
         mean = sum(found["sampled"].values()) / len(found["sampled"])
-        better = mean > self.progress.best
-        self.progress.best, self.progress.worse = max(mean, self.progress.best), 0 if better else self.progress.worse + 1
+        if mean > self.progress.best:
+            self.progress.best, self.progress.worse = mean, 0
+        else:
+            self.progress.worse += 1
         return self._val_metrics(found)
 
     async def _measure(
@@ -249,12 +262,13 @@ class LocalTrainer:
             groups = await self.player.play(
                 tasks, samples=1, sampling=sampling, label=f"{mode}/{step}/", seed=seed_of(self.recipe.seed, 2)
             )
+            _refuse_only_faults(groups)
             found[mode] = success_by_kind(groups)
             if save and mode == "sampled" and self.recipe.save_trajectories:
                 self.run.write_groups(step, groups, split=self.recipe.validation.split)
         self.policy.stats()
         if save:
-            self.run.append_metrics({"step": step, **self._val_metrics(found)})
+            self.log.append(step, self._val_metrics(found))
         return found
 
     def _val_metrics(self, found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -266,7 +280,7 @@ class LocalTrainer:
         rollout = self.recipe.rollout
         return (
             f"{self.recipe.policy.model}, {size:.1f}M parameters, {self.recipe.learner.algorithm}, "
-            f"{rollout.groups} × {rollout.group_size} trajectories a step, seed {self.recipe.seed}"
+            f"{rollout.groups} x {rollout.group_size} trajectories a step, seed {self.recipe.seed}"
         )
 
     def _save(self) -> None:
@@ -282,74 +296,57 @@ class LocalTrainer:
             }
             torch.save(state, folder / "trainer.pt")
         for old in self.run.checkpoints()[: -self.recipe.keep_checkpoints]:
-            for file in sorted(old.rglob("*"), reverse=True):
-                file.rmdir() if file.is_dir() else file.unlink()
-            old.rmdir()
+            shutil.rmtree(old)
 
     def _restore(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; everything written after it is forgotten, for it will be written again."""
-        state = torch.load(checkpoint / "trainer.pt", map_location=self.device, weights_only=True)
+        """Go on from a checkpoint."""
+        state = torch.load(
+            checkpoint / "trainer.pt", map_location=next(self.model.parameters()).device, weights_only=True
+        )
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self.curriculum.restore(state["curriculum"])
         self.progress = _Progress(**state["progress"])
         torch.set_rng_state(state["torch_rng"].cpu())
         self.policy.version = self.progress.step
-        self.run.truncate_after(self.progress.step)
 
 
 def open_run(path: Path, recipe: TrainRecipe, *, resume: bool) -> Run:
-    """The run directory for a recipe: a new one, or with `resume` one whose recipe is the same.
+    """A new run directory for a recipe, or with `resume` the one that is there.
 
     Raises:
-        ConfigError: it exists or does not, or holds another recipe.
+        ConfigError: it exists, or with `resume` does not.
     """
     if not resume:
         return Run.create(path, dump(recipe))
     return Run.open(path)
 
 
-def _rollout_metrics(groups: Sequence[Group], success: Mapping[str, float]) -> dict[str, float]:
-    pairs = [
-        (trajectory, reward)
-        for group in groups
-        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True)
-    ]
-    count = len(pairs)
-    scores = [reward.score for _, reward in pairs]
-    mean = sum(scores) / count
-    calls = [call for trajectory, _ in pairs for call in trajectory.calls]
-    return {
-        "reward/mean": mean,
-        "reward/std": (sum((score - mean) ** 2 for score in scores) / count) ** 0.5,
-        "success/mean": sum(reward.correct for _, reward in pairs) / count,
-        **{f"success/by/{kind}": rate for kind, rate in success.items()},
-        "rollout/calls_mean": len(calls) / count,
-        "rollout/turns_mean": sum(trajectory.turns for trajectory, _ in pairs) / count,
-        "rollout/sampled_tokens_mean": sum(sum(trajectory.mask) for trajectory, _ in pairs) / count,
-        "rollout/truncated": sum(trajectory.truncated for trajectory, _ in pairs) / count,
-        "rollout/faults": sum(trajectory.fault is not None for trajectory, _ in pairs) / count,
-        "rollout/failed_calls": sum(call.status != "ok" for call in calls) / max(1, len(calls)),
-        "rollout/malformed": sum(call.status == "malformed" for call in calls) / max(1, len(calls)),
-    }
+def _refuse_only_faults(groups: Sequence[Group]) -> None:
+    faults = [trajectory.fault for group in groups for trajectory in group.trajectories]
+    if None not in faults:
+        raise RolloutError(f"all of {len(faults)} episodes failed, the first one by {faults[0]}")
 
 
 def _shuffled(groups: Sequence[Group], rng: random.Random) -> list[Group]:
-    """The same trajectories with the scores of the batch dealt out anew; what was correct stays known."""
-    scores = [reward.score for group in groups for reward in group.rewards]
+    """The same trajectories with the scores of the batch dealt out anew; what was correct stays known.
+
+    A fault of ours keeps its score, which nobody learns from.
+    """
+    scores = [
+        reward.score
+        for group in groups
+        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True)
+        if trajectory.fault is None
+    ]
     rng.shuffle(scores)
     dealt = iter(scores)
     return [
-        replace(group, rewards=[replace(reward, score=next(dealt)) for reward in group.rewards]) for group in groups
+        replace(
+            group,
+            rewards=[
+                replace(reward, score=next(dealt)) if trajectory.fault is None else reward
+                for trajectory, reward in zip(group.trajectories, group.rewards, strict=True)
+            ],
+        )
+        for group in groups
     ]
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("policy.device: 'cuda' is not available on this machine; accepted here are auto and cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32

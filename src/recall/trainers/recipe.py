@@ -1,33 +1,19 @@
-"""The recipe of a training run: every setting, its vetted default, and what each accepts."""
+"""The recipe of a training run: every setting, its vetted default, and what each accepts. It loads no torch."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from recall.config import Settings
 from recall.environment import Limits
+from recall.errors import ConfigError
+from recall.evaluation.local import NANO_LIMITS, PolicySettings
 from recall.trainers.curriculum import CurriculumSettings
-from recall.trainers.learner import LearnerSettings
 
-
-class PolicySettings(Settings):
-    """The model."""
-
-    model: str = "nano"
-    """A directory in Hugging Face's format, or `nano`, the policy that comes with ReCall."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it computes."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What it computes in: float32 on the CPU, bfloat16 on CUDA unless said otherwise."""
-    dialect: str = "recall"
-    """How tools are called; see the renderer."""
-    template: Path | None = None
-    """A system prompt with `{func_schemas}` in the place of ReCall's own."""
-    lora_rank: int = Field(default=0, ge=0)
-    """Train a LoRA adapter of this rank instead of the weights; 0 trains the weights."""
-    max_batch: int = Field(default=256, ge=1)
-    """Episodes that are sampled at the same time."""
+if TYPE_CHECKING:
+    from recall.trainers.algorithms import Algorithm
 
 
 class TaskSource(Settings):
@@ -35,7 +21,9 @@ class TaskSource(Settings):
 
     source: str = "synth"
     """`synth`, or a file of task rows (.parquet, .jsonl)."""
-    stages: tuple[tuple[str, ...], ...] = (("1", "2"), ("3", "join"), ("4",))
+    stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
+        default=(("1", "2"), ("3", "join"), ("4",)), min_length=1
+    )
     """With `synth`: kinds of task, in stages that join the mix one after another."""
     split: str = "train"
     """With `synth`: the split."""
@@ -54,8 +42,61 @@ class RolloutSettings(Settings):
     """Of sampling. Below 1 the update still uses the whole distribution."""
     resample: int = Field(default=0, ge=0)
     """Up to so many times a step, groups without variance are replaced by those of fresh tasks."""
-    limits: Limits = Limits(max_turns=8, max_tokens=512, max_turn_tokens=48, max_calls=12, max_result_chars=256)
+    limits: Limits = NANO_LIMITS
     """The budget of an episode."""
+
+
+class LearnerSettings(Settings):
+    """How weights are updated."""
+
+    algorithm: str = "dapo"
+    """One of grpo, dr_grpo, dapo, gspo, cispo, rloo."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """AdamW's, after the warm-up."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """Steps over which the learning rate rises linearly."""
+    final_rate: float = Field(default=1.0, ge=0, le=1)
+    """The learning rate falls linearly to this share of itself, reached after the last step."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    minibatches: int = Field(default=2, ge=1)
+    """Optimizer steps that one batch of groups is cut into."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over one batch of groups."""
+    micro_tokens: int = Field(default=8192, ge=1)
+    """The most tokens of one forward and backward pass; gradients are accumulated over passes."""
+    clip_low: float | None = Field(default=None, ge=0)
+    """Overrides the algorithm's lower clip."""
+    clip_high: float | None = Field(default=None, ge=0)
+    """Overrides the algorithm's upper clip."""
+    constant_length: int = Field(default=256, ge=1)
+    """The length that dr_grpo and rloo divide by, in tokens."""
+    kl_coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the weights at the start (k3, Schulman 2020)."""
+    entropy_coefficient: float = 0.0
+    """Weight of the mean entropy of the sampled tokens, added to the objective."""
+    importance_cap: float | None = Field(default=None, gt=0)
+    """With a cap, log-probabilities are computed again before the update, and tokens are weighted by the ratio of these
+    to the sampler's, at most the cap; corrects for an engine whose numbers differ from the trainer's."""
+
+    def chosen(self) -> "Algorithm":
+        """The algorithm with the overrides in place.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        from recall.trainers.algorithms import ALGORITHMS  # loads torch
+
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigError(f"learner.algorithm {self.algorithm!r}: accepted are {', '.join(ALGORITHMS)}")
+        named = ALGORITHMS[self.algorithm]
+        low = named.clip_low if self.clip_low is None else self.clip_low
+        high = named.clip_high if self.clip_high is None else self.clip_high
+        return replace(named, clip_low=low, clip_high=high)
 
 
 class ValidationSettings(Settings):
@@ -65,14 +106,14 @@ class ValidationSettings(Settings):
     """Steps between two validations; 0 for only before and after."""
     split: str = "held_out"
     """With `synth`: the split."""
-    kinds: tuple[str, ...] = ("1", "2", "3", "4", "5", "join")
+    kinds: tuple[str, ...] = Field(default=("1", "2", "3", "4", "5", "join"), min_length=1)
     """With `synth`: the kinds of task."""
     source: Path | None = None
     """With a file of tasks: the file to validate on."""
     tasks: int = Field(default=30, ge=1)
-    """Tasks of each kind while training."""
+    """Tasks of each kind while training, at most."""
     final_tasks: int = Field(default=200, ge=1)
-    """Tasks of each kind before and after training."""
+    """Tasks of each kind before and after training, at most."""
     patience: int = Field(default=0, ge=0)
     """Stop when so many validations in a row were no better; 0 never stops early."""
 
@@ -96,6 +137,8 @@ class TrainRecipe(Settings):
     """Older ones are deleted."""
     save_trajectories: bool = True
     """Write every trajectory to the run directory."""
+    tensorboard: bool = True
+    """Write the metrics as TensorBoard's event files too."""
     policy: PolicySettings = PolicySettings()
     tasks: TaskSource = TaskSource()
     rollout: RolloutSettings = RolloutSettings()

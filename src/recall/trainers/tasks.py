@@ -1,4 +1,7 @@
-"""Where the tasks of a run come from: the generator, or a file of rows. Which come next is a function of seed and step."""
+"""Where the tasks of a run come from: the generator, or a file of rows.
+
+Which tasks come next is a function of the seed and the step, and of the curriculum. Nothing is played here.
+"""
 
 import random
 from collections.abc import Sequence
@@ -6,11 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from recall.datasets.rows import read_tasks
+from recall.environment import Limits
 from recall.errors import ConfigError
+from recall.renderer import Renderer
 from recall.synth.tasks import ToolTasks
 from recall.trainers.curriculum import Curriculum
 from recall.trainers.recipe import TrainRecipe
-from recall.types import Task
+from recall.types import Message, Task
 
 
 class TaskStream(Protocol):
@@ -18,6 +23,9 @@ class TaskStream(Protocol):
 
     def at(self, step: int, count: int, *, extra: int = 0) -> list[Task]:
         """`count` tasks for a step; `extra` numbers further draws for the same step."""
+
+    def sample(self, count: int) -> list[Task]:
+        """About `count` tasks of every sort that the run may come to, to look at beforehand."""
 
 
 class SynthStream:
@@ -33,6 +41,11 @@ class SynthStream:
         rng = random.Random(f"tasks/{self._seed}/{step}/{extra}")
         return [self._tasks[kind][rng.randrange(2**40)] for kind in self._curriculum.draw(count, rng)]
 
+    def sample(self, count: int) -> list[Task]:
+        """See `TaskStream`."""
+        each = -(-count // len(self._tasks))
+        return [task for tasks in self._tasks.values() for task in tasks.take(each)]
+
 
 class RowStream:
     """The tasks of a file, epoch after epoch, each in an order of its own."""
@@ -43,13 +56,19 @@ class RowStream:
     def at(self, step: int, count: int, *, extra: int = 0) -> list[Task]:
         """See `TaskStream`; further draws come from far ahead in the same order."""
         start = step * count + extra * 1_000_003 * count
-        return [self._numbered(start + offset) for offset in range(count)]
+        orders: dict[int, list[int]] = {}
+        found = []
+        for number in range(start, start + count):
+            epoch, place = divmod(number, len(self._given))
+            if epoch not in orders:
+                orders[epoch] = list(range(len(self._given)))
+                random.Random(f"rows/{self._seed}/{epoch}").shuffle(orders[epoch])
+            found.append(self._given[orders[epoch][place]])
+        return found
 
-    def _numbered(self, number: int) -> Task:
-        epoch, place = divmod(number, len(self._given))
-        order = list(range(len(self._given)))
-        random.Random(f"rows/{self._seed}/{epoch}").shuffle(order)
-        return self._given[order[place]]
+    def sample(self, count: int) -> list[Task]:
+        """See `TaskStream`; spread evenly over the file."""
+        return list(self._given[:: max(1, len(self._given) // count)])
 
 
 def training_tasks(recipe: TrainRecipe, curriculum: Curriculum) -> TaskStream:
@@ -64,15 +83,46 @@ def training_tasks(recipe: TrainRecipe, curriculum: Curriculum) -> TaskStream:
 
 
 def validation_tasks(recipe: TrainRecipe, count: int) -> list[Task]:
-    """The tasks to validate on, `count` of each kind, the same ones every time."""
+    """The tasks to validate on, at most `count` of each kind, the same ones every time.
+
+    Raises:
+        ConfigError: an unknown kind or split, or a file that is not named or cannot be read.
+    """
     if recipe.tasks.source == "synth":
         settings = recipe.validation
-        return [
-            task for kind in settings.kinds for task in ToolTasks(kind, split=settings.split, seed=0).take(count)
-        ]
+        return [task for kind in settings.kinds for task in ToolTasks(kind, split=settings.split, seed=0).take(count)]
     if recipe.validation.source is None:
         raise ConfigError("validation.source: name a file of tasks to validate on, as tasks.source is a file")
-    return _read(recipe.validation.source)[:count]
+    left: dict[str, int] = {}
+    found = []
+    for task in _read(recipe.validation.source):
+        left[task.kind] = left.get(task.kind, count) - 1
+        if left[task.kind] >= 0:
+            found.append(task)
+    return found
+
+
+def check_room(tasks: Sequence[Task], renderer: Renderer, limits: Limits, context: int) -> None:
+    """Refuse limits under which the prompt of one of the tasks leaves no room for a turn.
+
+    Args:
+        tasks: those to look at.
+        renderer: of the policy's model.
+        limits: of an episode.
+        context: the most tokens that the model can read.
+
+    Raises:
+        ConfigError: one line with the numbers and the setting.
+    """
+    setting = f"rollout.limits.max_tokens: {limits.max_tokens}"
+    if limits.max_tokens > context:
+        raise ConfigError(f"{setting} is more than the model's context of {context} tokens")
+    longest, name = max((len(renderer.prompt([Message("user", task.question)], task.tools)), task.id) for task in tasks)
+    if longest + limits.max_turn_tokens > limits.max_tokens:
+        raise ConfigError(
+            f"{setting} is too small: the prompt of task {name!r} has {longest} tokens and a turn may take "
+            f"{limits.max_turn_tokens} (rollout.limits.max_turn_tokens), {longest + limits.max_turn_tokens} in all"
+        )
 
 
 def _read(path: Path) -> list[Task]:

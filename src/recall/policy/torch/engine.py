@@ -81,13 +81,9 @@ class TorchPolicy:
         parameter = next(model.parameters())
         if device is not None and torch.device(device).type != parameter.device.type:
             raise ConfigError(f"device: the model is on {parameter.device}, not on {device}")
-        for name, value in (
-            ("max_batch", max_batch),
-            ("wave", wave),
-            ("shards", shards or 1),
-            ("max_context", max_context or 1),
-        ):
-            if value < 1:
+        sizes = {"max_batch": max_batch, "wave": wave, "shards": shards, "max_context": max_context}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {value}")
         config: Any = model.config
         text = config.get_text_config()

@@ -34,9 +34,9 @@ class EngineStats:
     decoded_tokens: int = 0
     """Tokens sampled in those passes."""
     prefill_s: float = 0.0
-    """Seconds spent on prompts and replies."""
+    """Seconds spent on prompts and replies, summed over shards."""
     decode_s: float = 0.0
-    """Seconds spent on decode steps."""
+    """Seconds spent on decode steps, summed over shards."""
 
     @property
     def mean_batch(self) -> float:
