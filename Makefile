@@ -7,13 +7,15 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TRL_VENV := .venv-trl
+TRL_STAMP := $(TRL_VENV)/.installed
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check bench
+.PHONY: help setup train test check bench bench-trl
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(STAMP) ## make .venv with everything that training and the checks need
 
@@ -36,5 +38,14 @@ check: $(STAMP) ## formatting, lint and types, then the tests: what CI runs
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory test
 
-bench: $(STAMP) ## run every benchmark; each prints a table
+bench: $(STAMP) $(TRL_STAMP) ## run every benchmark; each prints a table
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+bench-trl: $(TRL_STAMP) ## make .venv-trl, where the benchmark of a step runs its peer
+
+# An environment of its own, so that neither side decides the versions of the other; torch and transformers are the same.
+$(TRL_STAMP): $(STAMP) Makefile
+	test -x $(TRL_VENV)/bin/python || $(PYTHON) -m venv $(TRL_VENV)
+	$(TRL_VENV)/bin/python -m pip install --quiet '$(TORCH)'
+	$(TRL_VENV)/bin/python -m pip install --quiet 'trl==1.16.0' "transformers==$$($(BIN)/python -c 'import transformers; print(transformers.__version__)')"
+	@touch $@

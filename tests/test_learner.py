@@ -19,7 +19,7 @@ from test_algorithms import slow_objective  # noqa: E402
 
 VOCABULARY = 61
 TASK = Task("t", "?", ("1",))
-PLAIN = {"minibatches": 1, "max_grad_norm": 1e9, "warmup_steps": 0, "constant_length": 7}
+PLAIN: dict[str, Any] = {"minibatches": 1, "max_grad_norm": 1e9, "warmup_steps": 0, "constant_length": 7}
 """One optimizer step whose gradient is not scaled down."""
 
 
@@ -36,7 +36,7 @@ def model(seed: int = 0) -> Any:
         max_position_embeddings=128,
         initializer_range=0.3,
         tie_word_embeddings=True,
-        pad_token_id=0,
+        pad_token_id=None,
         bos_token_id=None,
         eos_token_id=1,
     )
@@ -137,7 +137,7 @@ def test_gradients_do_not_depend_on_the_tokens_of_a_pass(name: str) -> None:
     for micro_tokens in (1, 25, 60):
         parts, metrics = gradient(batch, algorithm=name, micro_tokens=micro_tokens)
         assert_same(parts, whole)
-        assert metrics == pytest.approx(seen, abs=1e-5)
+        assert metrics == pytest.approx(seen, rel=1e-4, abs=1e-5)
 
 
 def test_what_the_environment_wrote_last_changes_nothing() -> None:

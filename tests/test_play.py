@@ -1,4 +1,6 @@
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -100,5 +102,23 @@ def test_seeds_are_63_bits_and_those_of_neighbours_unlike() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_of(1, 2) != seed_of(2, 1)
     assert seed_of(-1) == seed_of(2**64 - 1)
-    changed = [bin(one ^ other).count("1") for one, other in zip(seeds, seeds[1:], strict=False)]
+    changed = [bin(one ^ other).count("1") for one, other in pairwise(seeds)]
     assert 26 < sum(changed) / len(changed) < 37
+
+
+async def test_at_most_at_once_episodes_are_alive_and_splitting_changes_no_seed() -> None:
+    alive = []
+
+    class Counting(Seeds):
+        def begin(self, episode_id: str) -> None:
+            super().begin(episode_id)
+            alive.append(len(self.open_episodes))
+
+    tasks, seeds = [task(name) for name in "abcde"], []
+    for at_once in (512, 4):
+        policy = Counting(["\\boxed{1}"])
+        groups = await replace(player(policy), at_once=at_once).play(tasks, samples=2, sampling=Sampling())
+        assert [group.task.id for group in groups] == list("abcde")
+        seeds.append(policy.seeds)
+    assert seeds[0] == seeds[1]
+    assert max(alive[-10:]) <= 4

@@ -68,7 +68,7 @@ class PaddedLearner:
         normal, tokens, learned = log_distributions(self.model, [row.trajectory for row in rows], longest)
         logprobs = normal.gather(-1, tokens[learned][:, None])[:, 0]
         number = learned.nonzero()[:, 0]
-        old = torch.tensor([p for row in rows for p, own in zip(row.trajectory.logprobs, row.trajectory.mask, strict=True) if own])
+        old = torch.tensor([p for row in rows for s in row.trajectory.segments for p in s.logprobs or ()])
         advantages = torch.tensor([row.advantage for row in rows])[number]
         weights = torch.tensor([row.weight for row in rows])[number]
         terms = surrogate(logprobs, old, advantages, number, self.algorithm)

@@ -94,7 +94,7 @@ def generate(bench: Bench, contexts: Sequence[Sequence[int]], room: int, tempera
     longest = max(map(len, contexts))
     gaps = [longest - len(context) for context in contexts]
     how: dict[str, Any] = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-    config = GenerationConfig(
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=bool(temperature), max_new_tokens=room, eos_token_id=stops, pad_token_id=pad, use_cache=True, **how
     )
     output = bench.model.generate(

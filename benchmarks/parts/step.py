@@ -70,11 +70,9 @@ async def one_step(bench: Bench, policy: TorchPolicy, learner: Learner, run: Run
 async def measure(bench: Bench) -> dict[str, Any]:
     """A step that warms up, the timed ones, and one for memory."""
     policy, learner = bench.policy(), Learner(bench.model, LEARNER)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", dump(bench.recipe))
-        for step in range(bench.setting.repeats + 1):
-            rows.append(await one_step(bench, policy, learner, run, step))
+        rows = [await one_step(bench, policy, learner, run, step) for step in range(bench.setting.repeats + 1)]
         with Peak() as peak:
             await one_step(bench, policy, learner, run, bench.setting.repeats + 1)
     policy.close()
@@ -83,6 +81,7 @@ async def measure(bench: Bench) -> dict[str, Any]:
     count = bench.setting.groups * bench.setting.group_size
     return {
         "trajectories_per_s": count / found["wall_s"],
+        "completion_tokens_per_s": count * found["completion_tokens"] / found["wall_s"],
         "peak_mb": peak.mb,
         "grown_mb": peak.grown_mb,
         "tools_mb": peak.children_mb,

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -151,7 +152,7 @@ class Outcome:
         boxed = re.findall(r"\\boxed\{([^{}]*)\}", last.get("content") or "")
         if last["role"] != "assistant" or last.get("tool_calls") or not boxed:
             return 0.0
-        return 0.1 + 0.9 * (boxed[-1].strip().casefold() == answer.casefold())
+        return 0.1 + 0.9 * float(boxed[-1].strip().casefold() == answer.casefold())
 
 
 def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
@@ -178,7 +179,7 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(given["model"], local_files_only=True)
     tokenizer.chat_template, tokenizer.response_template = template(given["system"]), qwen3_template
     tokenizer = jointed(tokenizer)
-    model = AutoModelForCausalLM.from_pretrained(given["model"], dtype=torch.float32, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(given["model"], dtype=torch.float32, local_files_only=True)
     tasks, steps, limits, reward = given["tasks"], given["repeats"] + 2, given["limits"], Outcome()
     rows = [
         {"prompt": [{"role": "user", "content": t["question"]}], "environment": t["id"], "answers": t["answer"]}
@@ -188,7 +189,7 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
     sampling = [0.0]
     peak = Peak()
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         """Takes the time after each step, and the memory of the last one."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -229,8 +230,6 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
-            use_transformers_continuous_batching=given["continuous"],
-            transformers_continuous_batching_config={"num_blocks": 1024, "max_batch_tokens": 2048} if given["continuous"] else None,
         )
         trainer = GRPOTrainer(
             model=model,
@@ -241,24 +240,25 @@ def run(given: Mapping[str, Any]) -> dict[str, Any]:
             environment_factory={task["id"]: episode_class(task) for task in tasks},
             callbacks=[Clock()],
         )
-        _check_prompts(tokenizer, tasks)
+        check_prompts(tokenizer, tasks)
         model.generate = timed(model.generate, sampling)
-        model.generate_batch = timed(model.generate_batch, sampling)
         trainer.train()
-    walls = [after - before for before, after in zip(ends, ends[1:-1], strict=False)]
-    wall_s = statistics.median(walls)
+    walls = [after - before for before, after in pairwise(ends[:-1])]
+    wall_s, tokens = statistics.median(walls), statistics.median(reward.tokens[1:-1])
     return {
+        "micro_batch": given["micro_batch"],
         "trajectories_per_s": batch / wall_s,
+        "completion_tokens_per_s": batch * tokens / wall_s,
         "peak_mb": peak.mb,
         "grown_mb": peak.grown_mb,
         "wall_s": wall_s,
         "sampling_s": statistics.median(sampling[1 : len(walls) + 1]),
-        "completion_tokens": statistics.median(reward.tokens[1:-1]),
+        "completion_tokens": tokens,
         "turns": statistics.median(reward.turns[1:-1]),
     }
 
 
-def _check_prompts(tokenizer: Any, tasks: Sequence[Mapping[str, Any]]) -> None:
+def check_prompts(tokenizer: Any, tasks: Sequence[Mapping[str, Any]]) -> None:
     """Raises SystemExit unless every prompt is ReCall's, token by token."""
     for task in tasks:
         kind = episode_class(task)

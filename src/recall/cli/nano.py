@@ -17,7 +17,7 @@ class Pretrain(Settings):
     """Decides the weights at the start and every document."""
     circuit_steps: int = Field(default=800, ge=0)
     """Steps on repeated tokens and key look-ups, before the dialogues."""
-    dialogue_steps: int = Field(default=1600, ge=1)
+    dialogue_steps: int = Field(default=3000, ge=1)
     """Steps on dialogues."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
@@ -25,9 +25,13 @@ class Pretrain(Settings):
     """Go on from the training state in `out`."""
 
     def main(self) -> int:
-        """Pretrain and say where the model is."""
+        """Pretrain, measure, write the card, and say where the model is."""
+        from recall.nano.card import finish
         from recall.nano.pretrain import PretrainSettings, pretrain
 
         settings = PretrainSettings(**self.model_dump(exclude={"resume"}))
-        print(pretrain(settings, resume=self.resume))
+        pretrain(settings, resume=self.resume)
+        slots = finish(settings)
+        print("teacher-forced:", ", ".join(f"{slot} {rate:.3f}" for slot, rate in slots.items()))
+        print(settings.out)
         return 0

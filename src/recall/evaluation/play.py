@@ -27,11 +27,14 @@ class Player:
     """Scores a finished trajectory."""
     limits: Limits
     """The budget of an episode."""
+    at_once: int = 512
+    """Episodes alive at once, in whole groups. It must not exceed the sandbox's sessions: an engine that waits for every
+    announced episode would wait for one that waits for a session."""
 
     async def play(
         self, tasks: Sequence[Task], *, samples: int, sampling: Sampling, label: str = "", seed: int = 0
     ) -> list[Group]:
-        """Play `samples` episodes of each task, all at once.
+        """Play `samples` episodes of each task, as many at once as `at_once` allows.
 
         Args:
             tasks: what to play; their ids may repeat.
@@ -46,6 +49,17 @@ class Player:
         Raises:
             ConfigError: a task cannot be played under the limits; the episodes under way are cancelled.
         """
+        rows = max(1, self.at_once // samples)
+        groups: list[Group] = []
+        for start in range(0, len(tasks), rows):
+            some = tasks[start : start + rows]
+            groups += await self._play(some, samples, sampling, label, seed, start)
+        return groups
+
+    async def _play(
+        self, tasks: Sequence[Task], samples: int, sampling: Sampling, label: str, seed: int, start: int
+    ) -> list[Group]:
+        """The groups of some tasks, the first of which is numbered `start`."""
         refusal: ConfigError | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -54,7 +68,7 @@ class Player:
                         group.create_task(self._episode(task, f"{label}{row}/{sample}", sampling, (seed, row, sample)))
                         for sample in range(samples)
                     ]
-                    for row, task in enumerate(tasks)
+                    for row, task in enumerate(tasks, start)
                 ]
         except* ConfigError as refused:
             refusal = next(error for error in refused.exceptions if isinstance(error, ConfigError))

@@ -1,11 +1,13 @@
 """The model card of nano, written from what was measured. It trains nothing."""
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from recall.nano.gate import THRESHOLD
+from recall.nano.gate import THRESHOLD, slot_accuracy
+from recall.store import write_atomic
+
+if TYPE_CHECKING:
+    from recall.nano.pretrain import PretrainSettings
 
 _CARD = """---
 license: apache-2.0
@@ -24,8 +26,8 @@ model or data went in.
 | steps | {steps} ({circuit_steps} of the first phase) |
 | tokens | {tokens:.1f} million |
 | seed | {seed} |
-| time | {minutes:.0f} minutes on {device} |
-| last loss | {loss:.3f} nats a learned token, over the last {window} dialogue steps |
+| time | {minutes:.0f} minutes |
+| last loss | {loss:.3f} nats a learned token of a dialogue; what a walk calls next cannot be foretold, so 0 is out of reach |
 | weights | SHA-256 `{digest}` |
 
 ## What it can do
@@ -39,18 +41,37 @@ than one call being solved: its walks make several calls under questions that th
 """
 
 
-def write_card(out: Path, state: Mapping[str, Any], slots: Mapping[str, float]) -> Path:
-    """Write `README.md` beside the weights.
+def finish(settings: "PretrainSettings") -> dict[str, float]:
+    """Measure a pretrained nano at the gate and write its card, `README.md`, beside the weights.
 
-    Args:
-        out: the directory of the model.
-        state: what `pretrain` reports of the run, by the names in the card.
-        slots: teacher-forced accuracy by slot.
+    Returns:
+        Teacher-forced accuracy by slot.
     """
-    digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
-    rates = ", ".join(f"{slot} {rate:.3f}" for slot, rate in slots.items())
+    import torch
+
+    from recall.policy.torch.loading import load_model, load_tokenizer
+    from recall.renderer import build
+
+    out = settings.out
+    tokenizer = load_tokenizer(out)
+    model = load_model(out, device=torch.device("cpu"), dtype=torch.float32)
+    slots = slot_accuracy(model, tokenizer, build(tokenizer))
+    state = torch.load(out / "training_state.pt", map_location="cpu", weights_only=True)
     low = [slot for slot, rate in slots.items() if rate < THRESHOLD]
-    rates += f". Below the gate of {THRESHOLD}: {', '.join(low)}" if low else ""
-    path = out / "README.md"
-    path.write_text(_CARD.format(**state, digest=digest, slots=rates), encoding="utf-8")
-    return path
+    rates = ", ".join(f"{slot} {rate:.3f}" for slot, rate in slots.items())
+    card = _CARD.format(
+        parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        layers=settings.layers,
+        hidden=settings.hidden,
+        vocabulary=len(tokenizer),
+        steps=state["step"],
+        circuit_steps=settings.circuit_steps,
+        tokens=state["tokens"] / 1e6,
+        seed=settings.seed,
+        minutes=state["seconds"] / 60,
+        loss=state["loss"],
+        digest=hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        slots=rates + (f". Below the gate of {THRESHOLD}: {', '.join(low)}" if low else ""),
+    )
+    write_atomic(out / "README.md", lambda file: file.write(card.encode()))
+    return slots

@@ -68,7 +68,7 @@ def single_call(rng: random.Random) -> Dialogue:
 
 def walk(rng: random.Random) -> Dialogue:
     """Calls that fit together by type, under a question that the tools cannot answer."""
-    asked = draw_chain(rng, rng.randint(2, 6)) if rng.random() < 0.6 else draw_join(rng, rng.randint(3, 5))
+    asked = draw_chain(rng, rng.randint(2, 6)) if rng.random() < 0.6 else draw_join(rng, rng.randint(3, 5), OPERATORS)
     chains = [asked] if isinstance(asked, Chain) else [asked.left, asked.right]
     # Without one of its words the question cannot be answered, whatever else is there.
     missing = rng.choice(asked.words)

@@ -46,7 +46,7 @@ class PretrainSettings(BaseModel):
     """Width of the gated feed-forward layer."""
     circuit_steps: int = Field(default=800, ge=0)
     """Steps of the first phase."""
-    dialogue_steps: int = Field(default=1600, ge=1)
+    dialogue_steps: int = Field(default=3000, ge=1)
     """Steps of the second phase."""
     circuit_every: int = Field(default=8, ge=2)
     """In the second phase each step of this number is one of the first phase's kind."""
@@ -207,7 +207,7 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
             optimizer.load_state_dict(saved)
         first, spent, seen = state["step"], state["seconds"], state["tokens"]
     corpus, total = Corpus(settings, tokenizer), settings.circuit_steps + settings.dialogue_steps
-    began, losses = time.monotonic() - spent, dict[str, list[float]]()
+    began, losses, last = time.monotonic() - spent, dict[str, list[float]](), 0.0
     for step, batch in corpus.batches(first, total):
         for optimizer, base in zip(optimizers, bases, strict=True):
             for group, value in zip(optimizer.param_groups, base, strict=True):
@@ -228,6 +228,7 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
             seconds = time.monotonic() - began
             report(f"step {step + 1}/{total} loss {means} accuracy {right.float().mean():.3f} "
                    f"tokens {seen / 1e6:.1f}M {seen / seconds / 1e3:.1f}k/s {seconds / 60:.1f} min")  # fmt: skip
+            last = sum(found) / len(found) if (found := losses.get("dialogue")) else last
             losses.clear()
         if (step + 1) % settings.save_every == 0 or step + 1 == total:
             state = {
@@ -236,6 +237,7 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
                 "step": step + 1,
                 "seconds": time.monotonic() - began,
                 "tokens": seen,
+                "loss": last,
             }
             write_atomic(state_path, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]
             save_model(model, tokenizer, settings.out)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, RELATIONS, Attribute, EntityType, Operator, Relation
+from recall.synth.vocabulary import ATTRIBUTES, JOINING, RELATIONS, Attribute, EntityType, Operator, Relation
 from recall.synth.world import Word
 
 Step = Relation | Attribute
@@ -90,11 +90,11 @@ def draw_chain(rng: random.Random, calls: int, *, ends: str = "any", start: Enti
             return Chain(tuple(steps))
 
 
-def draw_join(rng: random.Random, calls: int) -> Join:
+def draw_join(rng: random.Random, calls: int, operators: Sequence[Operator] = JOINING) -> Join:
     """A join of `calls` calls, at least 3: one for the operator, the rest shared out between two chains."""
     left = rng.randint(1, calls - 2)
     return Join(
-        rng.choice(OPERATORS),
+        rng.choice(operators),
         draw_chain(rng, left, ends="number"),
         draw_chain(rng, calls - 1 - left, ends="number"),
     )

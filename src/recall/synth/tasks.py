@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recall.errors import ConfigError
 from recall.synth.programs import Chain, Join, draw_chain, draw_join, run
-from recall.synth.tools import WorldTool, by_word, draw_tool, is_number, source_of
+from recall.synth.tools import WorldTool, by_word, draw_tool, is_number, source_of, styles_of
 from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, QUESTIONS, RELATIONS, Attribute, Operator, Relation
 from recall.synth.world import Word, World, draw_name, draw_world, held_out
 from recall.types import AnswerType, Task
@@ -46,6 +46,8 @@ class TaskSettings(BaseModel):
 
     distractors: tuple[int, int] = Field(default=(1, 3))
     """The fewest and the most tools that a task shows beyond those that its reference program calls."""
+    mixed_naming: bool = False
+    """Name each tool of a world in a style of its own, instead of all in one style as a real interface does."""
 
     @field_validator("distractors")
     @classmethod
@@ -92,7 +94,10 @@ class ToolTasks:
         few, many = self.settings.distractors
         words = [*program.words, *draw_distractors(rng, program.words, rng.randint(few, many))]
         rng.shuffle(words)
-        tools = [draw_tool(rng, word, from_held_out="tools" in new) for word in words]
+        styles = styles_of(from_held_out="tools" in new)
+        if not self.settings.mixed_naming:
+            styles = [rng.choice(styles)]
+        tools = [draw_tool(rng, word, from_held_out="tools" in new, styles=styles) for word in words]
         return build(rng, program, tools, names="names" in new, id=f"{self.split}-{self.seed}-{self.label}-{index}",
                      split=self.split, label=self.label)  # fmt: skip
 

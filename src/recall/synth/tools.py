@@ -50,10 +50,12 @@ class WorldTool:
         return result[self.result_key] if self.result_key else result
 
 
-def draw_tool(rng: random.Random, word: Word, *, from_held_out: bool) -> WorldTool:
-    """A tool for `word` in a random style, its pair of naming style and parameters held out or of the others."""
+def draw_tool(
+    rng: random.Random, word: Word, *, from_held_out: bool, styles: Sequence[str] = NAMING_STYLES
+) -> WorldTool:
+    """A tool for `word` in one of `styles`, its pair of naming style and parameters held out or of the others."""
     while True:
-        style = rng.choice(NAMING_STYLES)
+        style = rng.choice(styles)
         parameters = rng.choice(NUMBER_PARAMETERS) if isinstance(word, Operator) else (rng.choice(ENTITY_PARAMETERS),)
         if held_out("tool", style, *parameters) is from_held_out:
             break
@@ -68,6 +70,20 @@ def draw_tool(rng: random.Random, word: Word, *, from_held_out: bool) -> WorldTo
         },
     )
     return WorldTool(word, spec, rng.choice(OUTPUT_STYLES).format(word=word.word))
+
+
+def styles_of(*, from_held_out: bool) -> list[str]:
+    """The naming styles that a tool of either sort can be drawn in, with a held-out pair or with another.
+
+    Args:
+        from_held_out: which of the two.
+    """
+    sorts = ([(parameter,) for parameter in ENTITY_PARAMETERS], NUMBER_PARAMETERS)
+    return [
+        style
+        for style in NAMING_STYLES
+        if all(any(held_out("tool", style, *pair) is from_held_out for pair in sort) for sort in sorts)
+    ]
 
 
 def source_of(tools: Sequence[WorldTool], world: World) -> str:

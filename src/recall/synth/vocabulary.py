@@ -97,6 +97,10 @@ OPERATORS: tuple[Operator, ...] = (
     Operator("smaller", "min({a}, {b})"),
 )
 
+JOINING: tuple[Operator, ...] = tuple(operator for operator in OPERATORS if operator.word in ("sum", "difference"))
+"""What a task may join with: the larger and the smaller of two numbers are numbers seen already, so half a solution could
+guess them."""
+
 NAMING_STYLES: tuple[str, ...] = (
     "get_{word}",
     "find_{word}",

@@ -93,6 +93,7 @@ class LocalTrainer:
             raise ConfigError(f"{run.path}: the run is finished; there is nothing to resume")
         checkpoint = run.latest_checkpoint() if resume else None
         self.log = MetricsLog(run, tensorboard=recipe.tensorboard)
+        torch.manual_seed(recipe.seed)  # a new adapter starts from random weights
         loaded = load(recipe.policy, checkpoint)
         self.model, self.tokenizer, self.renderer = loaded.model, loaded.tokenizer, loaded.renderer
         self._local = LocalPlayer(
@@ -226,7 +227,7 @@ class LocalTrainer:
             "time/rollout_s": played - started,
             "time/update_s": updated - played,
             "time/tools_share": tools_share(
-                ended - started, played - started, engine.prefill_s + engine.decode_s, len(self.policy._shards)
+                ended - started, played - started, engine.prefill_s + engine.decode_s, self.policy.shards
             ),
             "memory/rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }

@@ -118,6 +118,11 @@ class TorchPolicy:
         self._closed = False
 
     @property
+    def shards(self) -> int:
+        """How many threads sample side by side."""
+        return len(self._shards)
+
+    @property
     def version(self) -> int:
         """The number of updates behind the weights. Setting it makes the engine forget what old weights computed."""
         return self._version
