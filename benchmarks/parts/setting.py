@@ -100,7 +100,7 @@ class Bench:
 def engine_seconds(policy: TorchPolicy) -> float:
     """Seconds that the engine's threads were busy since the last call, in the mean over its threads."""
     stats = policy.stats()
-    return (stats.prefill_s + stats.decode_s) / len(policy._shards)
+    return (stats.prefill_s + stats.decode_s) / policy.shards
 
 
 def given() -> Setting:

@@ -28,12 +28,8 @@ Update = Callable[[Sequence[Group]], object]
 
 
 def random_groups(bench: Bench, *, prompt: int = 256, response: tuple[int, int] = (96, 160)) -> list[Group]:
-    """Groups of random tokens, with the log-probabilities that the model gives them.
-
-    The padding token is not among them: `transformers` drops the gradient of its embedding.
-    """
-    rng = random.Random(0)
-    vocabulary = [token for token in range(bench.model.config.vocab_size) if token != bench.tokenizer.pad_token_id]
+    """Groups of random tokens, with the log-probabilities that the model gives them."""
+    rng, vocabulary = random.Random(0), range(bench.model.config.vocab_size)
 
     def draw(length: int) -> tuple[int, ...]:
         return tuple(rng.choices(vocabulary, k=length))
@@ -83,6 +79,8 @@ def shared(model: Any) -> tuple[Update, torch.optim.Optimizer]:
 
 def padded(model: Any) -> tuple[Update, torch.optim.Optimizer]:
     """The padded learner, and its optimizer."""
+    # `transformers` drops the gradient of the padding token's embedding, which a policy may well have sampled.
+    model.get_input_embeddings().padding_idx = None
     learner = PaddedLearner(model, LEARNER)
     return learner.update, learner.optimizer
 

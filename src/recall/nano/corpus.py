@@ -1,7 +1,7 @@
 """What nano is pretrained on, made on the fly: primitives only.
 
-Four kinds of document: random tokens repeated, look-ups of a key among pairs of random tokens, dialogues of a single
-call and its answer, and walks. A walk makes several calls that fit together by type under a question that the tools at
+Five kinds of document: random tokens repeated, look-ups of a key among pairs of random tokens, random tokens read
+backward, dialogues of single calls and their answers, and walks. A walk makes several calls that fit together by type under a question that the tools at
 hand cannot answer: at least one word of the question has no tool. So no document solves a task of more than one call.
 """
 
@@ -152,7 +152,7 @@ class Document:
     mask: tuple[bool, ...]
     """[n] True where the token is to be predicted; the others are only read."""
     kind: str
-    """`single_call`, `walk`, `repeat` or `recall`."""
+    """`single_call`, `walk`, `repeat`, `recall` or `backward`."""
 
 
 def texts_of(dialogue: Dialogue) -> list[str]:
@@ -191,23 +191,41 @@ def repeat(rng: random.Random, vocabulary: int, separator: int) -> Document:
     return Document((*half, separator, *half), (False,) * (len(half) + 1) + (True,) * len(half), "repeat")
 
 
-def recall(rng: random.Random, vocabulary: int, separator: int) -> Document:
+def recall(rng: random.Random, vocabulary: int, separators: Sequence[int]) -> Document:
     """Pairs of random tokens, then keys in another order, each followed by its value; the values are learned.
 
     The value stands after its key, before it, or before it with a token between: a schema names its tool in all three
-    ways, seen from the word that a question asks about.
+    ways, seen from the word that a question asks about. The separator tells which.
     """
     count = rng.randint(3, 20)
     keys = rng.sample(range(vocabulary), count)
     pairs = [(key, rng.randrange(vocabulary)) for key in keys]
-    layout = rng.choice(("after", "before", "apart"))
+    layout = rng.choice((0, 1, 2))
     tokens: list[int] = []
     for key, value in pairs:
-        between = rng.randrange(vocabulary)
-        tokens += {"after": (key, value), "before": (value, key), "apart": (value, between, key)}[layout]
-    tokens.append(separator)
+        tokens += ((key, value), (value, key), (value, rng.randrange(vocabulary), key))[layout]
+    tokens.append(separators[layout])
     mask = [False] * len(tokens)
     for key, value in rng.choices(pairs, k=count):
         tokens += [key, value]
         mask += [False, True]
     return Document(tuple(tokens), tuple(mask), "recall")
+
+
+def backward(rng: random.Random, vocabulary: int, separators: Sequence[int]) -> Document:
+    """Random tokens with the same fillers between them, then the tokens in reverse, each after a marker and before noise.
+
+    What is learned is to find the token written last in the list and to write the one before it: copying, of a kind that
+    reading a nested phrase from the inside takes.
+    """
+    count, gap = rng.randint(2, 8), rng.randint(0, 3)
+    drawn = rng.sample(range(vocabulary), count + gap + 1)
+    items, fillers, marker = drawn[:count], drawn[count:-1], drawn[-1]
+    tokens = [token for item in items for token in (*fillers, item)]
+    tokens += [*(rng.randrange(vocabulary) for _ in range(rng.randint(0, 8))), separators[0], separators[1]]
+    mask = [False] * len(tokens)
+    for item in reversed(items):
+        noise = [rng.randrange(vocabulary) for _ in range(rng.randint(0, 12))]
+        tokens += [marker, item, *noise]
+        mask += [False, True, *([False] * len(noise))]
+    return Document(tuple(tokens), tuple(mask), "backward")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from recall.errors import ConfigError
-from recall.nano.corpus import Document, encode_dialogue, recall, repeat, single_call, texts_of, walk
+from recall.nano.corpus import Document, backward, encode_dialogue, recall, repeat, single_call, texts_of, walk
 from recall.nano.tokenizer import build_tokenizer
 from recall.renderer import ChatMLRenderer, default_template
 from recall.store import write_atomic
@@ -108,12 +108,14 @@ class Corpus:
     def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerFast") -> None:
         self.settings, self.tokenizer = settings, tokenizer
         self.renderer = ChatMLRenderer(tokenizer)
-        self.separator = int(tokenizer.pad_token_id)
+        self.separators = [tokenizer.get_vocab()[token] for token in ("<|endoftext|>", "<think>", "</think>")]
 
     def circuit(self, rng: random.Random) -> Document:
         """A document of the first phase."""
-        make = repeat if rng.random() < 0.5 else recall
-        return make(rng, len(self.tokenizer), self.separator)
+        kind = rng.choice(("repeat", "recall", "backward"))
+        if kind == "repeat":
+            return repeat(rng, len(self.tokenizer), self.separators[0])
+        return (recall if kind == "recall" else backward)(rng, len(self.tokenizer), self.separators)
 
     def dialogue(self, rng: random.Random) -> Document:
         """A document of the second phase."""
@@ -194,7 +196,7 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
     if resume and not state_path.exists():
         raise ConfigError(f"{settings.out}: no training state to resume")
     settings.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = nano_tokenizer(settings.seed)
+    tokenizer = nano_tokenizer()
     stop = tokenizer.get_vocab()["<|im_end|>"]
     model: Any = nano_model(settings, len(tokenizer), int(tokenizer.pad_token_id), stop).to(device)  # type: ignore[arg-type]
     optimizers = optimizers_of(model, settings)
@@ -221,7 +223,7 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         seen += sum(len(document.token_ids) for document in batch)
-        kind = "circuit" if batch[0].kind in ("repeat", "recall") else "dialogue"
+        kind = "circuit" if batch[0].kind in ("repeat", "recall", "backward") else "dialogue"
         losses.setdefault(kind, []).append(loss.item())
         if (step + 1) % 20 == 0:
             means = " ".join(f"{kind} {sum(values) / len(values):.4f}" for kind, values in losses.items())

@@ -67,7 +67,7 @@ class LearnerSettings(Settings):
     """Optimizer steps that one batch of groups is cut into."""
     epochs: int = Field(default=1, ge=1)
     """Passes over one batch of groups."""
-    micro_tokens: int = Field(default=8192, ge=1)
+    micro_tokens: int = Field(default=2048, ge=1)
     """The most tokens of one forward and backward pass; gradients are accumulated over passes."""
     clip_low: float | None = Field(default=None, ge=0)
     """Overrides the algorithm's lower clip."""
