@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from recall.errors import ConfigError  # noqa: E402
-from recall.nano.corpus import Dialogue, Document, encode_dialogue, recall, repeat, single_call, walk  # noqa: E402
+from recall.nano.corpus import (  # noqa: E402
+    Dialogue,
+    Document,
+    backward,
+    encode_dialogue,
+    recall,
+    repeat,
+    single_call,
+    walk,
+)
 from recall.nano.pretrain import Corpus, PretrainSettings, nano_model, pretrain, rate  # noqa: E402
 from recall.nano.tokenizer import CONTROL, GLUE  # noqa: E402
 from recall.renderer import ChatMLRenderer  # noqa: E402
@@ -169,7 +179,7 @@ def test_what_is_repeated_and_looked_up_is_there_to_be_read() -> None:
         half = len(document.token_ids) // 2
         assert document.token_ids[:half] == document.token_ids[half + 1 :]
         assert document.mask == (False,) * (half + 1) + (True,) * half
-        document = recall(rng, 500, 7)
+        document = recall(rng, 500, (501, 502, 503))
         learned = [index for index, own in enumerate(document.mask) if own]
         start = learned[0] - 1
         for index in learned:
@@ -181,6 +191,12 @@ def test_what_is_repeated_and_looked_up_is_there_to_be_read() -> None:
                 if token == key
             ]
             assert any(value in each for each in near)
+        document = backward(rng, 500, (501, 502, 503))
+        listed = document.token_ids[: document.token_ids.index(501)]
+        read = [token for token, own in zip(document.token_ids, document.mask, strict=True) if own]
+        places = [listed.index(token) for token in read]
+        assert places == sorted(places, reverse=True)
+        assert len({before - after for before, after in pairwise(places)}) <= 1
 
 
 def test_batches_are_a_function_of_seed_and_step(nano_tokenizer: "PreTrainedTokenizerFast") -> None:
@@ -188,7 +204,7 @@ def test_batches_are_a_function_of_seed_and_step(nano_tokenizer: "PreTrainedToke
     corpus = Corpus(small, nano_tokenizer)
     assert list(corpus.batches(0, 4))[2:] == list(corpus.batches(2, 4))
     kinds = [{document.kind for document in batch} for _, batch in corpus.batches(0, 10)]
-    assert [each <= {"repeat", "recall"} for each in kinds] == [True, True, *[False] * 6, True, False]
+    assert [each <= {"repeat", "recall", "backward"} for each in kinds] == [True, True, *[False] * 6, True, False]
     other = Corpus(small.model_copy(update={"seed": 1}), nano_tokenizer)
     assert list(other.batches(2, 3)) != list(corpus.batches(2, 3))
 

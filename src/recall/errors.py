@@ -13,7 +13,7 @@ class ConfigError(RecallError):
 
 
 class ToolError(RecallError):
-    """The model's failure: a wrong tool, a wrong argument, a tool that raised. The model reads the message and goes on."""
+    """The model's failure: a wrong tool or argument, a tool that raised. The model reads the message and goes on."""
 
 
 class RolloutError(RecallError):

@@ -33,7 +33,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "data inspect": Command("recall.cli.data", "Inspect", "Say what is in a file of tasks, and which rows are bad"),
         "data convert": Command("recall.cli.data", "Convert", "Rewrite a file of tasks as parquet or JSONL"),
         "eval": Command("recall.cli.eval", "Eval", "Measure a model on tasks that it may use tools for"),
-        "nano pretrain": Command("recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"),
+        "nano pretrain": Command(
+            "recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"
+        ),
         "run": Command("recall.cli.run", "Run", "Ask one question of a model with tools, and show what happens"),
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),

@@ -72,7 +72,5 @@ class Eval(Settings):
         from recall.synth.tasks import ToolTasks
 
         if self.source == "synth":
-            return [
-                task for kind in self.kinds for task in ToolTasks(kind, split=self.split, seed=0).take(self.tasks)
-            ]
+            return [task for kind in self.kinds for task in ToolTasks(kind, split=self.split, seed=0).take(self.tasks)]
         return read_tasks(Path(self.source))[: self.tasks]

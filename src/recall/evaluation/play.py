@@ -28,8 +28,8 @@ class Player:
     limits: Limits
     """The budget of an episode."""
     at_once: int = 512
-    """Episodes alive at once, in whole groups. It must not exceed the sandbox's sessions: an engine that waits for every
-    announced episode would wait for one that waits for a session."""
+    """Episodes alive at once, in whole groups. It must not exceed the sandbox's sessions: an engine that waits for
+    every announced episode would wait for one that waits for a session."""
 
     async def play(
         self, tasks: Sequence[Task], *, samples: int, sampling: Sampling, label: str = "", seed: int = 0

@@ -1,8 +1,9 @@
 """What nano is pretrained on, made on the fly: primitives only.
 
 Five kinds of document: random tokens repeated, look-ups of a key among pairs of random tokens, random tokens read
-backward, dialogues of single calls and their answers, and walks. A walk makes several calls that fit together by type under a question that the tools at
-hand cannot answer: at least one word of the question has no tool. So no document solves a task of more than one call.
+backward, dialogues of single calls and their answers, and walks. A walk makes several calls that fit together by type
+under a question that the tools at hand cannot answer: at least one word of the question has no tool. So no document
+solves a task of more than one call.
 """
 
 import random
@@ -213,12 +214,12 @@ def recall(rng: random.Random, vocabulary: int, separators: Sequence[int]) -> Do
 
 
 def backward(rng: random.Random, vocabulary: int, separators: Sequence[int]) -> Document:
-    """Random tokens with the same fillers between them, then the tokens in reverse, each after a marker and before noise.
+    """Random tokens with the same fillers between them, then the tokens in reverse, each between a marker and noise.
 
-    What is learned is to find the token written last in the list and to write the one before it: copying, of a kind that
-    reading a nested phrase from the inside takes.
+    What is learned is to find the token written last in the list and to write the one before it: copying, of a kind
+    that reading a nested phrase from the inside takes.
     """
-    count, gap = rng.randint(2, 8), rng.randint(0, 3)
+    count, gap = rng.randint(2, 5), 2  # as between the nouns of a nested phrase
     drawn = rng.sample(range(vocabulary), count + gap + 1)
     items, fillers, marker = drawn[:count], drawn[count:-1], drawn[-1]
     tokens = [token for item in items for token in (*fillers, item)]

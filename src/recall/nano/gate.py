@@ -1,7 +1,7 @@
 """What nano must know before any reinforcement: single calls, slot by slot, over held-out names.
 
-Teacher-forced: each token of a right dialogue is predicted from the right tokens before it. A base that misreads schemas
-never earns a reward to learn from, so this is measured, not assumed.
+Teacher-forced: each token of a right dialogue is predicted from the right tokens before it. A base that misreads
+schemas never earns a reward to learn from, so this is measured, not assumed.
 """
 
 from collections.abc import Iterator

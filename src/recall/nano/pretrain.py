@@ -112,7 +112,7 @@ class Corpus:
 
     def circuit(self, rng: random.Random) -> Document:
         """A document of the first phase."""
-        kind = rng.choice(("repeat", "recall", "backward"))
+        kind = rng.choice(("repeat", "recall", "recall", "backward", "backward", "backward"))
         if kind == "repeat":
             return repeat(rng, len(self.tokenizer), self.separators[0])
         return (recall if kind == "recall" else backward)(rng, len(self.tokenizer), self.separators)

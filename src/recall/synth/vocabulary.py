@@ -98,8 +98,8 @@ OPERATORS: tuple[Operator, ...] = (
 )
 
 JOINING: tuple[Operator, ...] = tuple(operator for operator in OPERATORS if operator.word in ("sum", "difference"))
-"""What a task may join with: the larger and the smaller of two numbers are numbers seen already, so half a solution could
-guess them."""
+"""What a task may join with: the larger and the smaller of two numbers are numbers seen already, so half a solution
+could guess them."""
 
 NAMING_STYLES: tuple[str, ...] = (
     "get_{word}",
