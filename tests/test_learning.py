@@ -13,7 +13,7 @@ from recall.trainers.recipe import RolloutSettings, TaskSource, TrainRecipe, Val
 
 STEPS = 60
 MARGIN = 0.2
-"""How much held-out success on two calls must gain; a run with this seed gains about twice as much."""
+"""How much held-out success on two calls must gain; a run with this seed gained 0.3."""
 
 
 class Silent:

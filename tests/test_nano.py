@@ -28,6 +28,7 @@ from recall.nano.corpus import (  # noqa: E402
     walk,
 )
 from recall.nano.pretrain import Corpus, PretrainSettings, nano_model, pretrain, rate  # noqa: E402
+from recall.nano.pretrain import nano_tokenizer as nano_tokenizer_of_now  # noqa: E402
 from recall.nano.tokenizer import CONTROL, GLUE  # noqa: E402
 from recall.renderer import ChatMLRenderer  # noqa: E402
 from recall.synth.tasks import TABLED  # noqa: E402
@@ -318,3 +319,26 @@ def test_both_rates_warm_up_hold_and_fall_to_a_twentieth() -> None:
     assert set(rates[49:301]) == {1.0}
     assert rates[400] == pytest.approx(0.5)
     assert rates[499] == 0.05
+
+
+# The weights that come with the package -----------------------------------------------------------------------------
+
+
+def test_the_weights_in_the_package_pass_the_gate() -> None:
+    from recall.nano.gate import THRESHOLD, slot_accuracy
+    from recall.policy.torch.loading import load_model, load_tokenizer, resolve
+
+    path = resolve("nano")
+    tokenizer = load_tokenizer(path)
+    model = load_model(path, device=torch.device("cpu"), dtype=torch.float32)
+    slots = slot_accuracy(model, tokenizer, ChatMLRenderer(tokenizer), tasks=100)
+    assert set(slots) == {"function", "parameter", "value", "answer", "format"}
+    assert {slot: rate for slot, rate in slots.items() if rate < THRESHOLD} == {}
+
+
+def test_the_weights_in_the_package_are_small_and_of_the_package_s_tokenizer() -> None:
+    from recall.policy.torch.loading import load_tokenizer, resolve
+
+    path = resolve("nano")
+    assert sum(file.stat().st_size for file in path.iterdir()) <= 10_000_000
+    assert load_tokenizer(path).get_vocab() == nano_tokenizer_of_now().get_vocab()

@@ -22,7 +22,7 @@ model or data went in.
 
 | | |
 |---|---|
-| data | documents made on the fly by `recall.nano.corpus`: repeated random tokens, key look-ups, dialogues of one call, walks |
+| data | documents made on the fly by `recall.nano.corpus`: random tokens repeated, looked up and read backward, dialogues of single calls, walks |
 | steps | {steps} ({circuit_steps} of the first phase) |
 | tokens | {tokens:.1f} million |
 | seed | {seed} |

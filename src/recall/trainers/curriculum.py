@@ -12,7 +12,7 @@ from recall.config import Settings
 class CurriculumSettings(Settings):
     """How the mix of tasks follows the pass rates."""
 
-    unlock: float = Field(default=0.6, ge=0, le=1)
+    unlock: float = Field(default=0.45, ge=0, le=1)
     """A kind joins the mix once the kind before it is solved this often."""
     floor: float = Field(default=0.15, gt=0, le=1)
     """The least weight of an unlocked kind, so that nothing learned is forgotten; the most is 1."""

@@ -102,7 +102,7 @@ class LearnerSettings(Settings):
 class ValidationSettings(Settings):
     """How success is measured on tasks that are never trained on."""
 
-    every: int = Field(default=25, ge=0)
+    every: int = Field(default=30, ge=0)
     """Steps between two validations; 0 for only before and after."""
     split: str = "held_out"
     """With `synth`: the split."""
@@ -123,7 +123,7 @@ class TrainRecipe(Settings):
 
     seed: int = 0
     """Decides tasks, sampling and order."""
-    steps: int = Field(default=250, ge=1)
+    steps: int = Field(default=180, ge=1)
     """Updates."""
     reward: str = "outcome"
     """The reward's name: outcome, exact, recall."""
