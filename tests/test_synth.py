@@ -349,3 +349,17 @@ def test_an_unknown_split_is_refused_with_those_that_there_are() -> None:
 def test_impossible_numbers_of_distractors_are_refused(distractors: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="the fewest and the most"):
         TaskSettings(distractors=distractors)
+
+
+def test_the_tools_of_a_world_are_named_in_one_style_unless_they_are_to_be_mixed() -> None:
+    def styles(task: Task) -> set[str]:
+        words = [spec.description.split(" of ")[0] for spec in task.tools]
+        names = [spec.name for spec in task.tools]
+        return {
+            name.replace(word, "{word}").replace(word.capitalize(), "{Word}")
+            for name, word in zip(names, words, strict=True)
+        }
+
+    assert {len(styles(task)) for task in ToolTasks("3", split="train", seed=0).take(50)} == {1}
+    mixed = ToolTasks("3", split="train", seed=0, settings=TaskSettings(mixed_naming=True))
+    assert max(len(styles(task)) for task in mixed.take(50)) > 2

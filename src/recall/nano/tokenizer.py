@@ -1,4 +1,4 @@
-"""The tokenizer of nano: byte-level BPE that spells names in syllables and numbers in digits, about 800 entries.
+"""The tokenizer of nano: byte-level BPE that spells names in syllables and numbers in digits, about 600 entries.
 
 Short prompts are the cheapest speed there is, so the fixed halves of the prompt and the glue of JSON are tokens of
 their own. Any text still encodes, byte by byte where need be, and decodes to itself.
