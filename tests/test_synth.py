@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ def inner(value: Any) -> Any:
 
 def entity_names(text: str) -> set[str]:
     """The capitalised words that are names: every question starts with a capital of its own."""
-    return {word.strip("?.,") for word in text.split()[1:] if word[0].isupper()}
+    return set(re.findall(r"\b[A-Z][a-z]+", text.split(maxsplit=1)[1]))
 
 
 # The same everywhere -----------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ async def test_the_ground_truth_is_what_the_reference_program_comes_to_in_the_sa
 def test_every_argument_stands_in_the_question_or_in_an_earlier_result(kind: str) -> None:
     for task in tasks(kind)[:100]:
         results = results_of(task)
-        known = {word.strip("?.,") for word in task.question.split()}
+        known = set(re.findall(r"\w+", task.question))
         for call, result in zip(task.reference, results, strict=True):
             for value in call["arguments"].values():
                 assert str(resolve(value, results)) in known
@@ -262,16 +263,27 @@ def test_names_are_held_out_in_the_splits_that_say_so_and_nowhere_else(split: st
 
 
 WORDS = {word.word for word in (*TABLED, *OPERATORS)}
+OPERATOR_WORDS = {word.word for word in OPERATORS}
 
 
 def program_of(task: Task) -> tuple[str, ...]:
     """The words of the program that a question asks for, as `spelling` has them."""
-    words = [word.strip("?.,") for word in task.question.split()]
+    words = re.findall(r"'s|\w+", task.question)
+    inside_out = 1 if "'s" in words else -1
+
+    def chain(part: list[str]) -> list[str]:
+        return [word for word in part if word in WORDS][::inside_out]
+
     if not task.kind.startswith("join"):
-        return tuple(word for word in reversed(words) if word in WORDS)
-    middle = words.index("and")
-    operator, *left = (word for word in words[:middle] if word in WORDS)
-    return (operator, *reversed(left), "and", *(word for word in reversed(words[middle:]) if word in WORDS))
+        return tuple(chain(words))
+    (operator,) = (word for word in words if word in OPERATOR_WORDS)
+    start, middle = words.index(operator) + 1, words.index("and")
+    return (operator, *chain(words[start:middle]), "and", *chain(words[middle:]))
+
+
+def test_questions_say_whose_in_both_ways() -> None:
+    for kind in KINDS:
+        assert {"'s " in task.question for task in tasks(kind)[:60]} == {True, False}
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -308,7 +320,7 @@ def test_tool_styles_are_held_out_in_the_splits_that_say_so_and_nowhere_else(spl
 def style_of(name: str) -> str:
     """A tool's name with the word taken out."""
     word = max((word for word in WORDS if word in name.lower()), key=len)
-    return name.replace(word, "{word}").replace(word.capitalize(), "{Word}")
+    return name.replace(word, "{word}")
 
 
 def test_no_two_splits_share_a_task() -> None:

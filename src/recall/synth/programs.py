@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recall.synth.vocabulary import ATTRIBUTES, JOINING, RELATIONS, Attribute, EntityType, Operator, Relation
+from recall.synth.vocabulary import (
+    ATTRIBUTES,
+    JOINING,
+    RELATIONS,
+    Attribute,
+    EntityType,
+    Genitive,
+    Operator,
+    Relation,
+)
 from recall.synth.world import Word
 
 Step = Relation | Attribute
@@ -38,8 +47,10 @@ class Chain:
         """How many calls it takes."""
         return len(self.steps)
 
-    def noun(self, entity: str) -> str:
-        """How a question says it."""
+    def noun(self, entity: str, *, genitive: Genitive) -> str:
+        """How a question says it: from the outside in, or from the inside out."""
+        if genitive == "'s":
+            return "'s ".join([entity, *(step.word for step in self.steps)])
         return " of ".join([*(f"the {step.word}" for step in reversed(self.steps)), entity])
 
 
@@ -61,9 +72,10 @@ class Join:
         """How many calls it takes."""
         return self.left.calls + self.right.calls + 1
 
-    def noun(self, left: str, right: str) -> str:
+    def noun(self, left: str, right: str, *, genitive: Genitive) -> str:
         """How a question says it."""
-        return f"the {self.operator.word} of {self.left.noun(left)} and {self.right.noun(right)}"
+        nouns = self.left.noun(left, genitive=genitive), self.right.noun(right, genitive=genitive)
+        return f"the {self.operator.word} of {' and '.join(nouns)}"
 
 
 def draw_chain(rng: random.Random, calls: int, *, ends: str = "any", start: EntityType | None = None) -> Chain:

@@ -14,7 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from recall.errors import ConfigError
 from recall.synth.programs import Chain, Join, draw_chain, draw_join, run
 from recall.synth.tools import WorldTool, by_word, draw_tool, is_number, source_of, styles_of
-from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, QUESTIONS, RELATIONS, Attribute, Operator, Relation
+from recall.synth.vocabulary import (
+    ATTRIBUTES,
+    GENITIVES,
+    OPERATORS,
+    QUESTIONS,
+    RELATIONS,
+    Attribute,
+    Operator,
+    Relation,
+)
 from recall.synth.world import Word, World, draw_name, draw_world, held_out
 from recall.types import AnswerType, Task
 
@@ -156,7 +165,7 @@ def build(
         met = [name for chain, start in zip(chains, starts, strict=True) for name in entities_on(chain, start, world)]
         if len(set(met)) == len(met):
             break
-    noun = program.noun(*starts)
+    noun = program.noun(*starts, genitive=rng.choice(GENITIVES))
     calls, toolset = [], by_word(tools)
     ends = []
     for chain, start in zip(chains, starts, strict=True):

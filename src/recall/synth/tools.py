@@ -61,7 +61,7 @@ def draw_tool(
             break
     kind = "integer" if isinstance(word, Operator) else "string"
     spec = ToolSpec(
-        name=style.format(word=word.word, Word=word.word.capitalize()),
+        name=style.format(word=word.word),
         description=f"{word.word} of two numbers" if isinstance(word, Operator) else f"{word.word} of a {word.domain}",
         parameters={
             "type": "object",

@@ -108,8 +108,8 @@ NAMING_STYLES: tuple[str, ...] = (
     "fetch_{word}",
     "{word}_of",
     "{word}",
-    "get{Word}",
-    "find{Word}",
+    "query_{word}",
+    "{word}_lookup",
 )
 ENTITY_PARAMETERS: tuple[str, ...] = ("name", "key", "entity", "subject", "id")
 NUMBER_PARAMETERS: tuple[tuple[str, str], ...] = (("a", "b"), ("x", "y"), ("first", "second"), ("left", "right"))
@@ -117,6 +117,9 @@ OUTPUT_STYLES: tuple[str, ...] = ("", "value", "{word}")
 """The key under which a tool returns its value; without one it returns the bare value."""
 
 QUESTIONS: tuple[str, ...] = ("What is {noun}?", "Find {noun}.", "Tell me {noun}.")
+Genitive = Literal["of", "'s"]
+"""The two ways of saying whose: `the mentor of the twin of Zobido` or `Zobido's twin's mentor`."""
+GENITIVES: tuple[Genitive, ...] = ("of", "'s")
 
 ONSETS = "bdfgklmnrstvz"
 VOWELS = "aeio"
