@@ -187,6 +187,28 @@ def test_a_layout_holds_each_prompt_once() -> None:
     assert layout.response_index.tolist()[:3] == [4, 5, 4]
 
 
+SAME_AND_OTHER_LENGTHS = [
+    ([[1, 2, 3]] * 2, [[[4, 5], [6]], [[7, 8, 9, 1]]]),
+    ([[1], [2, 3, 4]], [[[5]], [[6, 7], [8]]]),
+]
+
+
+@pytest.mark.parametrize(("prompts", "responses"), SAME_AND_OTHER_LENGTHS)
+def test_attention_merged_from_two_kernels_is_that_of_one(
+    prompts: list[list[int]], responses: list[list[list[int]]]
+) -> None:
+    layout = GroupLayout.build(prompts, responses)
+    torch.manual_seed(0)
+    heads = [torch.randn(len(layout.token_ids), each, 8, dtype=torch.float64, requires_grad=True) for each in (4, 2, 2)]
+    q, k, v = heads
+    merged = layout.attend(0, q, k, v)[layout._own_rows.flatten()[layout._own_unpad]]
+    one = layout._attend_responses(q, k, v, *(x[layout._prompt_rows].transpose(1, 2) for x in (k, v)))
+    torch.testing.assert_close(merged, one)
+    weights = torch.randn_like(one)
+    for mine, other in zip(*(torch.autograd.grad((out * weights).sum(), heads) for out in (merged, one)), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 @pytest.mark.parametrize(("prompts", "responses"), [([], []), ([[1]], [[]]), ([[]], [[[1]]]), ([[1]], [[[]]])])
 def test_a_layout_without_a_token_is_refused(prompts: list[list[int]], responses: list[list[list[int]]]) -> None:
     with pytest.raises(ValueError, match=r"empty"):
