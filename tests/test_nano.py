@@ -20,10 +20,10 @@ from recall.errors import ConfigError  # noqa: E402
 from recall.nano.corpus import (  # noqa: E402
     Dialogue,
     Document,
-    backward,
+    copy,
     encode_dialogue,
     recall,
-    repeat,
+    several,
     single_call,
     walk,
 )
@@ -54,6 +54,12 @@ def walks() -> tuple[Dialogue, ...]:
 def singles() -> tuple[Dialogue, ...]:
     rng = random.Random("singles")
     return tuple(single_call(rng) for _ in range(1000))
+
+
+@cache
+def lists() -> tuple[Dialogue, ...]:
+    rng = random.Random("lists")
+    return tuple(several(rng) for _ in range(500))
 
 
 def word_of(name: str) -> str:
@@ -87,8 +93,8 @@ def test_no_walk_makes_the_calls_of_its_question_in_passing() -> None:
         assert not all(word in calls for word in dialogue.asked)
 
 
-def test_walks_make_two_to_five_calls_that_all_come_to_something() -> None:
-    assert {len(called(dialogue)) for dialogue in walks()} == {2, 3, 4, 5}
+def test_walks_make_two_to_seven_calls_that_all_come_to_something() -> None:
+    assert {len(called(dialogue)) for dialogue in walks()} == {2, 3, 4, 5, 6, 7}
     for dialogue in walks():
         assert called(dialogue) == list(dict.fromkeys(called(dialogue)))
         assert dialogue.answer == str(inner(dialogue.turns[-1][1][-1]))
@@ -116,8 +122,21 @@ def test_a_document_of_single_calls_answers_each_question_by_one_call_and_with_n
             said.add(part.answer)
 
 
+def test_several_things_asked_for_are_found_by_a_call_each_on_a_name_of_the_question() -> None:
+    for dialogue in lists():
+        calls = [call for calls, _ in dialogue.turns for call in calls]
+        found = [str(inner(result)) for _, results in dialogue.turns for result in results]
+        assert tuple(word_of(call.name) for call in calls) == dialogue.asked
+        assert len(set(dialogue.asked)) == len(calls) >= 2
+        assert dialogue.answer == ", ".join(found)
+        values = [value for call in calls for value in call.arguments.values()]
+        assert all(NAME.fullmatch(value) and value in dialogue.question for value in values)
+        assert not set(values) & set(found)
+    assert {len(dialogue.turns) for dialogue in lists()} == {1, 2, 3}
+
+
 def test_no_name_of_the_corpus_is_held_out() -> None:
-    for dialogue in (*walks(), *singles()):
+    for dialogue in (*walks(), *singles(), *lists()):
         for part in (dialogue, *dialogue.more):
             values = [value for calls, _ in part.turns for call in calls for value in call.arguments.values()]
             results = [inner(result) for _, each in part.turns for result in each]
@@ -127,10 +146,10 @@ def test_no_name_of_the_corpus_is_held_out() -> None:
 
 
 def test_no_tool_of_the_corpus_is_of_a_held_out_style() -> None:
-    for dialogue in (*walks(), *singles()):
+    for dialogue in (*walks(), *singles(), *lists()):
         for tool in dialogue.tools:
             word = word_of(tool.name)
-            style = tool.name.replace(word, "{word}").replace(word.capitalize(), "{Word}")
+            style = tool.name.replace(word, "{word}")
             assert not held_out("tool", style, *tool.parameters["properties"])
 
 
@@ -147,7 +166,7 @@ def spans(document: Document) -> Iterator[tuple[bool, list[int]]]:
 
 def test_masks_cover_exactly_what_the_assistant_writes(nano_tokenizer: "PreTrainedTokenizerFast") -> None:
     renderer = ChatMLRenderer(nano_tokenizer)
-    for dialogue in (*walks()[:40], *singles()[:40]):
+    for dialogue in (*walks()[:40], *singles()[:40], *lists()[:40]):
         document = encode_dialogue(dialogue, "any", renderer, nano_tokenizer)
         turns = [renderer.parse(run) for learned, run in spans(document) if learned]
         expected: list[tuple[tuple[ToolCall, ...], str | None]] = []
@@ -173,31 +192,32 @@ def test_masks_cover_exactly_what_the_assistant_writes(nano_tokenizer: "PreTrain
         assert all(run[-1] == stop and run.count(stop) == 1 for learned, run in spans(document) if learned)
 
 
-def test_what_is_repeated_and_looked_up_is_there_to_be_read() -> None:
+def test_what_is_copied_and_looked_up_is_there_to_be_read() -> None:
     rng = random.Random(0)
-    for _ in range(200):
-        document = repeat(rng, 500, 7)
-        half = len(document.token_ids) // 2
-        assert document.token_ids[:half] == document.token_ids[half + 1 :]
-        assert document.mask == (False,) * (half + 1) + (True,) * half
-        document = recall(rng, 500, (501, 502, 503))
+    for number in range(400):
+        document = copy(rng, 500, (501, 502, 503), plain=number < 100)
+        (separator,) = {501, 502} & set(document.token_ids)
+        start = document.token_ids.index(separator)
+        read = [token for token, own in zip(document.token_ids, document.mask, strict=True) if own]
+        places = [document.token_ids.index(token) for token in read]
+        assert places == sorted(places, reverse=separator == 502)
+        assert len({after - before for before, after in pairwise(places)}) == 1
+        assert not any(document.mask[: start + 1])
+        if number < 100:
+            assert sorted(places) == list(range(start))
+            assert all(document.mask[start + 1 :])
+        document = recall(rng, 500, (501, 502, 503, 504))
         learned = [index for index, own in enumerate(document.mask) if own]
         start = learned[0] - 1
         for index in learned:
             key, value = document.token_ids[index - 1 : index + 1]
             pairs = document.token_ids[: start - 1]
             near = [
-                {pairs[at + step] for step in (-2, -1, 1) if 0 <= at + step < len(pairs)}
+                {pairs[at + step] for step in (-2, -1, 1, 4) if 0 <= at + step < len(pairs)}
                 for at, token in enumerate(pairs)
                 if token == key
             ]
             assert any(value in each for each in near)
-        document = backward(rng, 500, (501, 502, 503))
-        listed = document.token_ids[: document.token_ids.index(501)]
-        read = [token for token, own in zip(document.token_ids, document.mask, strict=True) if own]
-        places = [listed.index(token) for token in read]
-        assert places == sorted(places, reverse=True)
-        assert len({before - after for before, after in pairwise(places)}) <= 1
 
 
 def test_batches_are_a_function_of_seed_and_step(nano_tokenizer: "PreTrainedTokenizerFast") -> None:
@@ -205,7 +225,7 @@ def test_batches_are_a_function_of_seed_and_step(nano_tokenizer: "PreTrainedToke
     corpus = Corpus(small, nano_tokenizer)
     assert list(corpus.batches(0, 4))[2:] == list(corpus.batches(2, 4))
     kinds = [{document.kind for document in batch} for _, batch in corpus.batches(0, 10)]
-    assert [each <= {"repeat", "recall", "backward"} for each in kinds] == [True, True, *[False] * 6, True, False]
+    assert [each <= {"copy", "recall"} for each in kinds] == [True, True, *[False] * 6, True, False]
     other = Corpus(small.model_copy(update={"seed": 1}), nano_tokenizer)
     assert list(other.batches(2, 3)) != list(corpus.batches(2, 3))
 

@@ -15,9 +15,9 @@ class Pretrain(Settings):
     """Where the model, its tokenizer and the training state go."""
     seed: int = 0
     """Decides the weights at the start and every document."""
-    circuit_steps: int = Field(default=800, ge=0)
-    """Steps on repeated tokens and key look-ups, before the dialogues."""
-    dialogue_steps: int = Field(default=3000, ge=1)
+    circuit_steps: int = Field(default=1200, ge=0)
+    """Steps on copying random tokens and on key look-ups, before the dialogues."""
+    dialogue_steps: int = Field(default=2200, ge=1)
     """Steps on dialogues."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""

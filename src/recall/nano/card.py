@@ -22,7 +22,7 @@ model or data went in.
 
 | | |
 |---|---|
-| data | documents made on the fly by `recall.nano.corpus`: random tokens repeated, looked up and read backward, dialogues of single calls, walks |
+| data | documents made on the fly by `recall.nano.corpus`: random tokens copied in both directions and looked up, dialogues of single calls, of several things asked for at once, walks |
 | steps | {steps} ({circuit_steps} of the first phase) |
 | tokens | {tokens:.1f} million |
 | seed | {seed} |
@@ -31,13 +31,13 @@ model or data went in.
 | weights | SHA-256 `{digest}` |
 
 ## What it can do
-Write the format, read the schemas of tools that it is shown, make the one call that a question asks for, and answer with
-the result. Teacher-forced accuracy by slot, over held-out names: {slots}.
+Write the format, read the schemas of tools that it is shown, make the call that a question asks for, and answer with
+the result; the same for several things asked for at once that do not depend on each other. Teacher-forced accuracy by slot, over held-out names: {slots}.
 
 ## What it cannot do
-Anything else. It knows the words of `recall.synth.vocabulary` and no others, and it has seen no question that takes more
-than one call being solved: its walks make several calls under questions that the tools at hand cannot answer
-(`tests/test_nano.py` checks the corpus for that). Learning to chain and to join calls is left to reinforcement.
+Anything else. It knows the words of `recall.synth.vocabulary` and no others, and it has never seen a question solved in
+which one call's result is another's argument: its walks make such calls under questions that the tools at hand cannot
+answer (`tests/test_nano.py` checks the corpus for that). Learning to chain and to join calls is left to reinforcement.
 """
 
 

@@ -1,9 +1,9 @@
 """What nano is pretrained on, made on the fly: primitives only.
 
-Five kinds of document: random tokens repeated, look-ups of a key among pairs of random tokens, random tokens read
-backward, dialogues of single calls and their answers, and walks. A walk makes several calls that fit together by type
-under a question that the tools at hand cannot answer: at least one word of the question has no tool. So no document
-solves a task of more than one call.
+Random tokens copied in order and in reverse, and look-ups of a key among pairs of random tokens; then dialogues of
+single calls and their answers, of several things asked for at once, and walks. A walk makes several calls that fit
+together by type under a question that the tools at hand cannot answer: at least one word of the question has no tool.
+So no document solves a task of more than one call, where one call's answer is another's argument.
 """
 
 import random
@@ -15,7 +15,14 @@ from recall.renderer import Renderer, schema_line
 from recall.synth.programs import Chain, draw_chain, draw_join
 from recall.synth.tasks import TABLED, draw_distractors, functions_of
 from recall.synth.tools import WorldTool, draw_tool, source_of
-from recall.synth.vocabulary import ATTRIBUTES, OPERATORS, QUESTIONS, RELATIONS, EntityType, Operator, Relation
+from recall.synth.vocabulary import (
+    GENITIVES,
+    OPERATORS,
+    QUESTIONS,
+    EntityType,
+    Operator,
+    Relation,
+)
 from recall.synth.world import Word, draw_name, draw_world
 from recall.tool_calls import format_calls
 from recall.tools.results import show
@@ -56,7 +63,7 @@ def single_call(rng: random.Random) -> Dialogue:
             noun = f"the {tool.word.word} of {values[0]} and {values[1]}"
         else:
             values = [rng.choice(world.entities[tool.word.domain])]
-            noun = Chain((tool.word,)).noun(values[0])
+            noun = Chain((tool.word,)).noun(values[0], genitive=rng.choice(GENITIVES))
         call = _call(tool, *values)
         result = function(call.name, call.arguments)
         asked, answer = rng.choice(QUESTIONS).format(noun=noun), str(tool.value(result))
@@ -67,16 +74,48 @@ def single_call(rng: random.Random) -> Dialogue:
     return replace(opening, more=more)
 
 
+def several(rng: random.Random) -> Dialogue:
+    """Two or three things asked for in one question, each found by one call and none needing another's answer."""
+    words = rng.sample(TABLED, rng.randint(2, 3))
+    shown: list[Word] = [*words, *draw_distractors(rng, words, rng.randint(0, 3))]
+    rng.shuffle(shown)
+    tools = {word: draw_tool(rng, word, from_held_out=False) for word in shown}
+    world = draw_world(rng, shown, leaves=[word.word for word in words], name=lambda taken: _name(rng, taken))
+    function = functions_of(source_of(list(tools.values()), world))
+    genitive, starts = rng.choice(GENITIVES), [rng.choice(world.entities[word.domain]) for word in words]
+    calls = [_call(tools[word], start) for word, start in zip(words, starts, strict=True)]
+    results = [function(call.name, call.arguments) for call in calls]
+    one_by_one = tuple(((call,), (result,)) for call, result in zip(calls, results, strict=True))
+    nouns = [Chain((word,)).noun(start, genitive=genitive) for word, start in zip(words, starts, strict=True)]
+    return Dialogue(
+        rng.choice(QUESTIONS).format(noun=" and ".join(nouns)),
+        tuple(tools[word].spec for word in shown),
+        ((tuple(calls), tuple(results)),) if rng.random() < 0.3 else one_by_one,
+        ", ".join(str(tools[word].value(result)) for word, result in zip(words, results, strict=True)),
+        tuple(word.word for word in words),
+    )
+
+
 def walk(rng: random.Random) -> Dialogue:
-    """Calls that fit together by type, under a question that the tools cannot answer."""
-    asked = draw_chain(rng, rng.randint(2, 6)) if rng.random() < 0.6 else draw_join(rng, rng.randint(3, 5), OPERATORS)
-    chains = [asked] if isinstance(asked, Chain) else [asked.left, asked.right]
-    # Without one of its words the question cannot be answered, whatever else is there.
-    missing = rng.choice(asked.words)
-    steps = _draw_walk(rng, [chain.steps[0].domain for chain in chains], missing)
-    words = list(dict.fromkeys(step.word for step in steps))
-    words += [word for word in asked.words if word not in (missing, *words) and rng.random() < 0.6]
-    words += draw_distractors(rng, [*words, missing], rng.randint(0, 2))
+    """Calls that fit together by type, under a question that the tools cannot answer.
+
+    Which of the fitting tools is called has nothing to do with the question. A tool that the question names is called
+    as often as another, neither more, which would give solutions away, nor less, which would have to be unlearned. How
+    many calls are made follows how much the question asks for, give or take one.
+    """
+    while True:
+        asked = (
+            draw_chain(rng, rng.randint(2, 6)) if rng.random() < 0.6 else draw_join(rng, rng.randint(3, 5), OPERATORS)
+        )
+        chains = [asked] if isinstance(asked, Chain) else [asked.left, asked.right]
+        # Without one of its words the question cannot be answered, whatever else is there.
+        missing = rng.choice(asked.words)
+        words = [word for word in asked.words if word is not missing and rng.random() < 0.8]
+        words += draw_distractors(rng, asked.words, rng.randint(2, 5))
+        length = max(2, asked.calls + rng.choice((-1, 0, 0, 0, 1)))
+        steps = _draw_walk(rng, [chain.steps[0].domain for chain in chains], words, length)
+        if len(steps) >= 2:
+            break
     rng.shuffle(words)
     tools = {word: draw_tool(rng, word, from_held_out=False) for word in words}
     world = draw_world(
@@ -98,7 +137,7 @@ def walk(rng: random.Random) -> Dialogue:
         else:
             turns.append(((call,), (result,)))
     return Dialogue(
-        rng.choice(QUESTIONS).format(noun=asked.noun(*starts)),
+        rng.choice(QUESTIONS).format(noun=asked.noun(*starts, genitive=rng.choice(GENITIVES))),
         tuple(tools[word].spec for word in words),
         tuple(turns),
         str(values[-1]),
@@ -113,27 +152,28 @@ class _WalkStep:
     """What it is applied to: first the names of the question are numbered, then the results of the walk."""
 
 
-def _draw_walk(rng: random.Random, starts: Sequence[EntityType], missing: Word) -> list[_WalkStep]:
-    """2 to 5 applications of distinct words, none of them `missing`, each to something already at hand."""
+def _draw_walk(rng: random.Random, starts: Sequence[EntityType], words: Sequence[Word], length: int) -> list[_WalkStep]:
+    """`length` applications of some of `words`, each to something already at hand; fewer when nothing fits any more."""
     types: list[EntityType | None] = [*starts]
     steps: list[_WalkStep] = []
-    length = rng.choice((2, 2, 3, 3, 4, 5))
+    left = list(words)
     while len(steps) < length:
-        used = {missing, *(step.word for step in steps)}
         numbers = [index for index, kind in enumerate(types) if kind is None]
         names = [index for index, kind in enumerate(types) if kind is not None]
-        if len(numbers) >= 2 and rng.random() < 0.7:
-            pool: list[Word] = [word for word in OPERATORS if word not in used]
-            sources = tuple(numbers[-2:])
+        operators = [word for word in left if isinstance(word, Operator)] if len(numbers) >= 2 else []
+        source = names[-1] if rng.random() < 0.6 else rng.choice(names)
+        fitting = [word for word in left if not isinstance(word, Operator) and word.domain == types[source]]
+        if operators and (not fitting or rng.random() < 0.7):
+            word, sources = rng.choice(operators), tuple(numbers[-2:])
+        elif fitting:
+            word, sources = rng.choice(fitting), (source,)
+        elif any(not isinstance(word, Operator) and word.domain in types for word in left):
+            continue  # another source has a tool that fits
         else:
-            source = names[-1] if rng.random() < 0.6 else rng.choice(names)
-            kinds = ATTRIBUTES if rng.random() < 0.5 else RELATIONS
-            pool = [word for word in kinds if word.domain == types[source] and word not in used]
-            sources = (source,)
-        if pool:
-            word = rng.choice(pool)
-            steps.append(_WalkStep(word, sources))
-            types.append(word.range if isinstance(word, Relation) else None)
+            break
+        left.remove(word)
+        steps.append(_WalkStep(word, sources))
+        types.append(word.range if isinstance(word, Relation) else None)
     return steps
 
 
@@ -153,7 +193,7 @@ class Document:
     mask: tuple[bool, ...]
     """[n] True where the token is to be predicted; the others are only read."""
     kind: str
-    """`single_call`, `walk`, `repeat`, `recall` or `backward`."""
+    """`single_call`, `several`, `walk`, `copy` or `recall`."""
 
 
 def texts_of(dialogue: Dialogue) -> list[str]:
@@ -186,47 +226,52 @@ def encode_dialogue(dialogue: Dialogue, kind: str, renderer: Renderer, tokenizer
     return Document(tuple(token_ids), tuple(mask), kind)
 
 
-def repeat(rng: random.Random, vocabulary: int, separator: int) -> Document:
-    """Random tokens, a separator, the same tokens again; the second half is learned."""
-    half = [rng.randrange(vocabulary) for _ in range(rng.randint(8, 48))]
-    return Document((*half, separator, *half), (False,) * (len(half) + 1) + (True,) * len(half), "repeat")
+def copy(rng: random.Random, vocabulary: int, separators: Sequence[int], *, plain: bool = False) -> Document:
+    """Random tokens, then the same again, in order or in reverse; the separator tells which. The copy is learned.
+
+    Unless `plain`, the list may have a filler between its tokens, as there is glue between the nouns of a question, and
+    the copy may be broken up: each of its tokens between a marker and noise, as a word that is called stands among
+    arguments and results.
+    """
+    backward = rng.random() < 0.5
+    broken, gap = (False, 0) if plain else rng.choice(((False, 0), (False, 1), (True, 1), (True, 1)))
+    count = rng.randint(2, 8) if broken else rng.randint(8, 32)
+    *items, filler, marker = rng.sample(range(vocabulary), count + 2)
+    tokens = [token for item in items for token in (*[filler] * gap, item)]
+    tokens += [rng.randrange(vocabulary) for _ in range(rng.randint(0, 8) if broken else 0)]
+    tokens.append(separators[backward])
+    mask = [False] * len(tokens)
+    for item in reversed(items) if backward else items:
+        before = [marker] if broken else []
+        after = [rng.randrange(vocabulary) for _ in range(rng.randint(0, 12))] if broken else []
+        tokens += [*before, item, *after]
+        mask += [*([False] * len(before)), True, *([False] * len(after))]
+    return Document(tuple(tokens), tuple(mask), "copy")
 
 
 def recall(rng: random.Random, vocabulary: int, separators: Sequence[int]) -> Document:
     """Pairs of random tokens, then keys in another order, each followed by its value; the values are learned.
 
-    The value stands after its key, before it, or before it with a token between: a schema names its tool in all three
-    ways, seen from the word that a question asks about. The separator tells which.
+    The value stands right after its key or before it, with a token between, or after it beyond three tokens that are
+    the same for every pair: a schema has its parts in all four places, seen from the word that a question asks about.
+    The separator tells which.
     """
-    count = rng.randint(3, 20)
-    keys = rng.sample(range(vocabulary), count)
+    layout = rng.randrange(4)
+    count = rng.randint(3, 10 if layout == 3 else 20)
+    *keys, first, second, third = rng.sample(range(vocabulary), count + 3)
     pairs = [(key, rng.randrange(vocabulary)) for key in keys]
-    layout = rng.choice((0, 1, 2))
     tokens: list[int] = []
     for key, value in pairs:
-        tokens += ((key, value), (value, key), (value, rng.randrange(vocabulary), key))[layout]
+        between = rng.randrange(vocabulary)
+        tokens += (
+            (key, value),
+            (value, key),
+            (value, between, key),
+            (key, first, second, third, value),
+        )[layout]
     tokens.append(separators[layout])
     mask = [False] * len(tokens)
     for key, value in rng.choices(pairs, k=count):
         tokens += [key, value]
         mask += [False, True]
     return Document(tuple(tokens), tuple(mask), "recall")
-
-
-def backward(rng: random.Random, vocabulary: int, separators: Sequence[int]) -> Document:
-    """Random tokens with the same fillers between them, then the tokens in reverse, each between a marker and noise.
-
-    What is learned is to find the token written last in the list and to write the one before it: copying, of a kind
-    that reading a nested phrase from the inside takes.
-    """
-    count, gap = rng.randint(2, 5), 2  # as between the nouns of a nested phrase
-    drawn = rng.sample(range(vocabulary), count + gap + 1)
-    items, fillers, marker = drawn[:count], drawn[count:-1], drawn[-1]
-    tokens = [token for item in items for token in (*fillers, item)]
-    tokens += [*(rng.randrange(vocabulary) for _ in range(rng.randint(0, 8))), separators[0], separators[1]]
-    mask = [False] * len(tokens)
-    for item in reversed(items):
-        noise = [rng.randrange(vocabulary) for _ in range(rng.randint(0, 12))]
-        tokens += [marker, item, *noise]
-        mask += [False, True, *([False] * len(noise))]
-    return Document(tuple(tokens), tuple(mask), "backward")

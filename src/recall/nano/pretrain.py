@@ -1,8 +1,10 @@
 """Pretrain nano from nothing on documents made on the fly; resumable, on the CPU or on CUDA.
 
-The recipe has two phases. First random tokens repeated and key look-ups, until the look-up circuit forms, as it does in
-a sudden change; without it the policy never learns to read a schema. Then dialogues, with a batch of the first kind now
-and then so that the circuit stays. Batches are a function of the seed and the step, so a resumed run sees the same.
+The recipe has two phases. First random tokens to copy and keys to look up, until the circuits for it form, as they do
+in sudden changes; without them the policy never learns to read a schema or a question. They form in minutes if plain
+copies come first and all else stands on them, and not at all if everything comes at once. Then dialogues, with a batch
+of the first kind now and then so that the circuits stay. Batches are a function of the seed and the step, so a resumed
+run sees the same.
 """
 
 import os
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from recall.errors import ConfigError
-from recall.nano.corpus import Document, backward, encode_dialogue, recall, repeat, single_call, texts_of, walk
+from recall.nano.corpus import Document, copy, encode_dialogue, recall, several, single_call, texts_of, walk
 from recall.nano.tokenizer import build_tokenizer
 from recall.renderer import ChatMLRenderer, default_template
 from recall.store import write_atomic
@@ -44,9 +46,11 @@ class PretrainSettings(BaseModel):
     """Width; heads are 32 wide, half as many for keys as for queries."""
     feed_forward: int = Field(default=384, ge=32)
     """Width of the gated feed-forward layer."""
-    circuit_steps: int = Field(default=800, ge=0)
+    circuit_steps: int = Field(default=1200, ge=0)
     """Steps of the first phase."""
-    dialogue_steps: int = Field(default=3000, ge=1)
+    plain_steps: int = Field(default=400, ge=0)
+    """Steps at its beginning in which random tokens are only copied, in order and in reverse."""
+    dialogue_steps: int = Field(default=2200, ge=1)
     """Steps of the second phase."""
     circuit_every: int = Field(default=8, ge=2)
     """In the second phase each step of this number is one of the first phase's kind."""
@@ -54,8 +58,10 @@ class PretrainSettings(BaseModel):
     """About so many tokens a step of the first phase's kind."""
     dialogue_tokens: int = Field(default=8_000, ge=512)
     """About so many tokens a step of the second phase's kind."""
-    single_call_share: float = Field(default=0.6, ge=0, le=1)
-    """The share of dialogues of one call; the others are walks."""
+    single_call_share: float = Field(default=0.45, ge=0, le=1)
+    """The share of dialogues of one call a question."""
+    several_share: float = Field(default=0.15, ge=0, le=1)
+    """The share of dialogues that ask for several things at once; the rest are walks."""
     matrix_learning_rate: float = Field(default=0.02, gt=0)
     """Muon's, for the matrices."""
     other_learning_rate: float = Field(default=3e-3, gt=0)
@@ -71,7 +77,7 @@ class PretrainSettings(BaseModel):
 def nano_tokenizer(seed: int = 0, documents: int = 2000) -> "PreTrainedTokenizerFast":
     """The tokenizer that the corpus of this seed gives."""
     rng = random.Random(f"nano/tokenizer/{seed}")
-    dialogues = [single_call(rng) if index % 2 else walk(rng) for index in range(documents)]
+    dialogues = [(single_call if index % 2 else walk)(rng) for index in range(documents)]
     texts = [text for dialogue in dialogues for text in texts_of(dialogue)]
     return build_tokenizer(texts, prompt=default_template(), syllables=SYLLABLES)
 
@@ -108,20 +114,22 @@ class Corpus:
     def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerFast") -> None:
         self.settings, self.tokenizer = settings, tokenizer
         self.renderer = ChatMLRenderer(tokenizer)
-        self.separators = [tokenizer.get_vocab()[token] for token in ("<|endoftext|>", "<think>", "</think>")]
+        separators = ("<|endoftext|>", "<think>", "</think>", "</tool_response>")
+        self.separators = [tokenizer.get_vocab()[token] for token in separators]
 
-    def circuit(self, rng: random.Random) -> Document:
+    def circuit(self, rng: random.Random, step: int) -> Document:
         """A document of the first phase."""
-        kind = rng.choice(("repeat", "recall", "recall", "backward", "backward", "backward"))
-        if kind == "repeat":
-            return repeat(rng, len(self.tokenizer), self.separators[0])
-        return (recall if kind == "recall" else backward)(rng, len(self.tokenizer), self.separators)
+        plain = step < self.settings.plain_steps
+        if plain or rng.random() < 0.8:
+            return copy(rng, len(self.tokenizer), self.separators, plain=plain)
+        return recall(rng, len(self.tokenizer), self.separators)
 
     def dialogue(self, rng: random.Random) -> Document:
         """A document of the second phase."""
-        if rng.random() < self.settings.single_call_share:
-            return encode_dialogue(single_call(rng), "single_call", self.renderer, self.tokenizer)
-        return encode_dialogue(walk(rng), "walk", self.renderer, self.tokenizer)
+        single, several_ = self.settings.single_call_share, self.settings.several_share
+        drawn = rng.random()
+        make = single_call if drawn < single else several if drawn < single + several_ else walk
+        return encode_dialogue(make(rng), make.__name__, self.renderer, self.tokenizer)
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, list[Document]]]:
         """The batches of the steps from `start` to `stop`, as a function of seed and step."""
@@ -131,7 +139,7 @@ class Corpus:
             batch: list[Document] = []
             room = self.settings.circuit_tokens if in_circuit else self.settings.dialogue_tokens
             while room > 0:
-                batch.append(self.circuit(rng) if in_circuit else self.dialogue(rng))
+                batch.append(self.circuit(rng, step) if in_circuit else self.dialogue(rng))
                 room -= len(batch[-1].token_ids)
             yield step, batch
 
@@ -223,7 +231,7 @@ def pretrain(settings: PretrainSettings, *, resume: bool = False, report: Callab
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         seen += sum(len(document.token_ids) for document in batch)
-        kind = "circuit" if batch[0].kind in ("repeat", "recall", "backward") else "dialogue"
+        kind = "circuit" if batch[0].kind in ("copy", "recall") else "dialogue"
         losses.setdefault(kind, []).append(loss.item())
         if (step + 1) % 20 == 0:
             means = " ".join(f"{kind} {sum(values) / len(values):.4f}" for kind, values in losses.items())

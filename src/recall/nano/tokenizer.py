@@ -47,9 +47,31 @@ GLUE = (
     '"}',
     "\\boxed{",
     "error: ",
+    "get_",
+    "find_",
+    "lookup_",
+    "fetch_",
+    "query_",
+    "_of",
+    "_lookup",
+    "What is the ",
+    "What is ",
+    "Find the ",
+    "Find ",
+    "Tell me the ",
+    "Tell me ",
+    " of the ",
+    " of a ",
+    " of two numbers",
+    " of ",
+    " and the ",
+    " and ",
+    "'s ",
 )
+"""The last of them are what questions and descriptions are glued with, spaces included: so a word in a question is the
+same token as in the name of a tool, and a name the same tokens as in an argument. Reading is then copying."""
 SPLIT = r"\d| ?[A-Z]?[a-z]+| ?[A-Z]+| ?[^\sA-Za-z\d]+|\s+"
-"""A word with the space before it; a capital starts a new one, as in getMentor; a digit stands alone."""
+"""A word with the space before it; a capital starts a new one; a digit stands alone."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
