@@ -79,6 +79,32 @@ def test_the_model_is_told_field_value_and_what_is_accepted(
     assert validate(arguments, spec(**schema)) == problem
 
 
+TYPED = st.dictionaries(
+    st.sampled_from("abc"),
+    st.fixed_dictionaries({"type": st.sampled_from(["string", "integer", "number", "boolean"])}),
+    max_size=3,
+)
+GIVEN: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+    st.sampled_from("abcd"), st.sampled_from([1, 1.0, 1.5, True, "1", None, []]), max_size=3
+)
+
+
+@given(TYPED, st.lists(st.sampled_from("abcd"), unique=True, max_size=2), GIVEN)
+def test_what_is_let_through_without_the_library_is_what_the_library_lets_through(
+    properties: dict[str, Any], required: list[str], arguments: dict[str, Any]
+) -> None:
+    short = validate(arguments, spec(properties=properties, required=required))
+    # A keyword that changes nothing makes the schema one that only the library reads.
+    whole = validate(arguments, spec(properties=properties, required=required, minProperties=0))
+    assert short == whole
+
+
+@pytest.mark.parametrize("schema", [{"properties": {"a": {"type": "string", "title": 3}}}, {"required": [3]}])
+def test_a_plain_schema_with_a_slip_is_refused_too(schema: Mapping[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is not of type 'string'"):
+        Arguments([spec(**{"properties": {}, **schema})])
+
+
 def test_a_huge_argument_does_not_make_a_huge_message() -> None:
     problem = validate({"age": "x" * 100_000}, tool("f", age="integer"))
     assert problem is not None
