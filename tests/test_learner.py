@@ -19,7 +19,13 @@ from test_algorithms import slow_objective  # noqa: E402
 
 VOCABULARY = 61
 TASK = Task("t", "?", ("1",))
-PLAIN: dict[str, Any] = {"minibatches": 1, "max_grad_norm": 1e9, "warmup_steps": 0, "constant_length": 7}
+PLAIN: dict[str, Any] = {
+    "minibatches": 1,
+    "max_grad_norm": 1e9,
+    "warmup_steps": 0,
+    "constant_length": 7,
+    "entropy_coefficient": 0.0,
+}
 """One optimizer step whose gradient is not scaled down."""
 
 
@@ -325,8 +331,14 @@ def test_an_update_that_is_not_finite_is_skipped_and_said() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, trained.parameters(), strict=True))
 
 
+def test_the_learning_rate_rises_from_the_share_it_starts_with() -> None:
+    learner = Learner(model(), LearnerSettings(learning_rate=1.0, warmup_steps=3, initial_rate=0.4))
+    rates = [learner.update([], step=step, total_steps=8, seed=0)["learner/learning_rate"] for step in range(5)]
+    assert rates == pytest.approx([0.55, 0.7, 0.85, 1.0, 1.0])
+
+
 def test_the_learning_rate_warms_up_and_falls() -> None:
-    learner = Learner(model(), LearnerSettings(learning_rate=1.0, warmup_steps=3, final_rate=0.5))
+    learner = Learner(model(), LearnerSettings(learning_rate=1.0, warmup_steps=3, initial_rate=0.0, final_rate=0.5))
     rates = [learner.update([], step=step, total_steps=8, seed=0)["learner/learning_rate"] for step in range(8)]
     assert rates[0] == pytest.approx(0.25)
     assert rates[1] == pytest.approx(0.5 * (1 - 0.5 / 8))

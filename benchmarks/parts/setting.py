@@ -25,9 +25,9 @@ from recall.types import Sampling, Task
 KINDS = ("1", "2", "3", "join")
 """Kinds of task, in turn: chains of one to three calls, and joins of two chains."""
 
-LEARNER = LearnerSettings(minibatches=1, learning_rate=1e-9, warmup_steps=0)
-"""The recipe's, but one optimizer step a batch, and a learning rate that leaves the weights as they are, so that every
-repetition does the same work."""
+LEARNER = LearnerSettings(minibatches=1, learning_rate=1e-9, warmup_steps=0, entropy_coefficient=0.0)
+"""The recipe's, but one optimizer step a batch, no entropy bonus, which the peers lack, and a learning rate that leaves
+the weights as they are, so that every repetition does the same work."""
 
 
 @dataclass(frozen=True, slots=True)

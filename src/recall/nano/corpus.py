@@ -163,6 +163,7 @@ def _draw_walk(rng: random.Random, starts: Sequence[EntityType], words: Sequence
         operators = [word for word in left if isinstance(word, Operator)] if len(numbers) >= 2 else []
         source = names[-1] if rng.random() < 0.6 else rng.choice(names)
         fitting = [word for word in left if not isinstance(word, Operator) and word.domain == types[source]]
+        word: Word
         if operators and (not fitting or rng.random() < 0.7):
             word, sources = rng.choice(operators), tuple(numbers[-2:])
         elif fitting:

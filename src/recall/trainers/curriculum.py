@@ -12,19 +12,19 @@ from recall.config import Settings
 class CurriculumSettings(Settings):
     """How the mix of tasks follows the pass rates."""
 
-    unlock: float = Field(default=0.45, ge=0, le=1)
-    """A kind joins the mix once the kind before it is solved this often."""
-    floor: float = Field(default=0.15, gt=0, le=1)
+    unlock: float = Field(default=0.2, ge=0, le=1)
+    """A stage joins the mix once each kind of the stages before it is solved this often."""
+    floor: float = Field(default=0.2, gt=0, le=1)
     """The least weight of an unlocked kind, so that nothing learned is forgotten; the most is 1."""
     smoothing: float = Field(default=0.7, ge=0, lt=1)
     """The share of the old pass rate in the new one, by step."""
 
 
 class Curriculum:
-    """The pass rate of each kind, and a mix weighted towards kinds that are neither solved nor hopeless.
+    """The pass rate of each kind, and a mix weighted towards kinds that are not solved yet.
 
-    Groups that are all right or all wrong carry no gradient, so a kind's weight is 4 p (1 - p), its chance of a mixed
-    outcome, with a floor. Stages are ordered: a stage joins when all of the stage before it is solved often enough.
+    A kind weighs 1 until half of it is solved, then 4 p (1 - p), its chance of a mixed outcome, with a floor. Stages
+    are ordered: a stage joins when all of the stage before it is solved often enough.
     """
 
     def __init__(self, stages: Sequence[Sequence[str]], settings: CurriculumSettings) -> None:
@@ -44,7 +44,7 @@ class Curriculum:
     def weight(self, kind: str) -> float:
         """The share of a kind in the mix, before normalising; an unseen one gets 1."""
         rate = self.rates.get(kind)
-        return 1.0 if rate is None else max(self.settings.floor, 4 * rate * (1 - rate))
+        return 1.0 if rate is None or rate <= 0.5 else max(self.settings.floor, 4 * rate * (1 - rate))
 
     def draw(self, count: int, rng: random.Random) -> list[str]:
         """The kinds of `count` tasks."""

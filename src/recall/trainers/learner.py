@@ -138,7 +138,8 @@ class Learner:
         return metrics | {name: value / updates for name, value in sums.items()}
 
     def _rate(self, step: int, total_steps: int) -> float:
-        warm = min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
+        first = self.settings.initial_rate
+        warm = first + (1 - first) * min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
         passed = step / max(1, total_steps)
         return self.settings.learning_rate * warm * (1 - (1 - self.settings.final_rate) * passed)
 

@@ -22,7 +22,7 @@ class TaskSource(Settings):
     source: str = "synth"
     """`synth`, or a file of task rows (.parquet, .jsonl)."""
     stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
-        default=(("1", "2"), ("3", "join"), ("4",)), min_length=1
+        default=(("1", "2", "3", "join"), ("4",)), min_length=1
     )
     """With `synth`: kinds of task, in stages that join the mix one after another."""
     split: str = "train"
@@ -51,10 +51,12 @@ class LearnerSettings(Settings):
 
     algorithm: str = "dapo"
     """One of grpo, dr_grpo, dapo, gspo, cispo, rloo."""
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """AdamW's, after the warm-up."""
-    warmup_steps: int = Field(default=5, ge=0)
-    """Steps over which the learning rate rises linearly."""
+    warmup_steps: int = Field(default=150, ge=0)
+    """Steps over which the learning rate rises linearly. A long rise keeps the policy varied while it explores."""
+    initial_rate: float = Field(default=0.4, ge=0, le=1)
+    """The share of the learning rate that the rise starts from."""
     final_rate: float = Field(default=1.0, ge=0, le=1)
     """The learning rate falls linearly to this share of itself, reached after the last step."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -77,7 +79,7 @@ class LearnerSettings(Settings):
     """The length that dr_grpo and rloo divide by, in tokens."""
     kl_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the divergence from the weights at the start (k3, Schulman 2020)."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: float = 0.01
     """Weight of the mean entropy of the sampled tokens, added to the objective."""
     importance_cap: float | None = Field(default=None, gt=0)
     """With a cap, log-probabilities are computed again before the update, and tokens are weighted by the ratio of these
@@ -123,7 +125,7 @@ class TrainRecipe(Settings):
 
     seed: int = 0
     """Decides tasks, sampling and order."""
-    steps: int = Field(default=180, ge=1)
+    steps: int = Field(default=300, ge=1)
     """Updates."""
     reward: str = "outcome"
     """The reward's name: outcome, exact, recall."""
