@@ -95,3 +95,17 @@ def tool(name: str, /, **types: str) -> ToolSpec:
     """A tool whose parameters are all required and of the given JSON types."""
     properties = {parameter: {"type": kind} for parameter, kind in types.items()}
     return ToolSpec(name, f"{name} it", {"type": "object", "properties": properties, "required": list(types)})
+
+
+class Silent:
+    """Watches nothing."""
+
+    def start(self, total_steps: int, header: str = "", *, done: int = 0) -> None: ...
+
+    def baseline(self, before: Mapping[str, float]) -> None: ...
+
+    def step(self, metrics: Mapping[str, float]) -> None: ...
+
+    def validation(self, now: Mapping[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...

@@ -1,11 +1,11 @@
 """A real, short training run: nano, generated tasks, real tools in the sandbox, weights really updated."""
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from fakes import Silent
 from recall.config import dump
 from recall.store import Run
 from recall.trainers.local import LocalTrainer
@@ -14,20 +14,6 @@ from recall.trainers.recipe import LearnerSettings, RolloutSettings, TaskSource,
 STEPS = 60
 MARGIN = 0.5
 """How much held-out success on two calls must gain, of 1; the standard error of a difference is about 0.04."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def start(self, total_steps: int, header: str = "", *, done: int = 0) -> None: ...
-
-    def baseline(self, before: Mapping[str, float]) -> None: ...
-
-    def step(self, metrics: Mapping[str, float]) -> None: ...
-
-    def validation(self, now: Mapping[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from fakes import Silent  # noqa: E402
 from recall.cli import main  # noqa: E402
 from recall.config import load  # noqa: E402
 from recall.datasets.rows import write_tasks  # noqa: E402
@@ -42,20 +43,6 @@ from recall.types import RewardResult, Task, Trajectory  # noqa: E402
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )  # peft reads it
-
-
-class Silent:
-    """Watches nothing."""
-
-    def start(self, total_steps: int, header: str = "", *, done: int = 0) -> None: ...
-
-    def baseline(self, before: Mapping[str, float]) -> None: ...
-
-    def step(self, metrics: Mapping[str, float]) -> None: ...
-
-    def validation(self, now: Mapping[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 class KilledError(Exception):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from recall.cli.nano import Pretrain  # noqa: E402
 from recall.errors import ConfigError  # noqa: E402
 from recall.nano.corpus import (  # noqa: E402
     Dialogue,
@@ -32,7 +33,7 @@ from recall.nano.pretrain import nano_tokenizer as nano_tokenizer_of_now  # noqa
 from recall.nano.tokenizer import CONTROL, GLUE  # noqa: E402
 from recall.renderer import ChatMLRenderer  # noqa: E402
 from recall.synth.tasks import TABLED  # noqa: E402
-from recall.synth.vocabulary import OPERATORS, SYLLABLES  # noqa: E402
+from recall.synth.vocabulary import NAMING_STYLES, OPERATORS, QUESTIONS, SYLLABLES  # noqa: E402
 from recall.synth.world import draw_name, held_out  # noqa: E402
 from recall.tools.results import show  # noqa: E402
 from recall.types import Message, ToolCall  # noqa: E402
@@ -91,6 +92,26 @@ def test_no_walk_makes_the_calls_of_its_question_in_passing() -> None:
     for dialogue in walks():
         calls = iter(called(dialogue))
         assert not all(word in calls for word in dialogue.asked)
+
+
+def test_a_walk_calls_what_fits_whether_the_question_names_it_or_not() -> None:
+    """Where the second call goes on from the first one's result: how often a tool is called that the question names,
+    beside how often it would be if each tool that fits had the same chance.
+    """
+    by_word = {word.word: word for word in TABLED}
+    seen, expected, variance = 0, 0.0, 0.0
+    for dialogue in walks():
+        first, second = called(dialogue)[:2]
+        (_, result), other = [pair for turn in dialogue.turns for pair in zip(*turn, strict=True)][:2]
+        if str(inner(result)) not in map(str, other[0].arguments.values()) or second not in by_word:
+            continue
+        shown = {word_of(tool.name) for tool in dialogue.tools} - {first}
+        fitting = [word for word in shown if word in by_word and by_word[word].domain == by_word[second].domain]
+        share = sum(word in dialogue.asked for word in fitting) / len(fitting)
+        seen += second in dialogue.asked
+        expected, variance = expected + share, variance + share * (1 - share)
+    assert expected > 50
+    assert abs(seen - expected) < 4 * variance**0.5
 
 
 def test_walks_make_two_to_seven_calls_that_all_come_to_something() -> None:
@@ -256,6 +277,24 @@ def test_a_name_is_spelled_in_syllables_held_out_or_not(nano_tokenizer: "PreTrai
         ids = nano_tokenizer.encode(f"{name}?")
         assert len(ids) == len(name) // 2 + 1
         assert [str(nano_tokenizer.decode([token])).lower() for token in ids[:-1]] == re.findall("..", name.lower())
+
+
+def test_a_word_is_the_same_token_in_a_question_and_in_the_name_of_a_tool(
+    nano_tokenizer: "PreTrainedTokenizerFast",
+) -> None:
+    for word in (*TABLED, *OPERATORS):
+        (token,) = nano_tokenizer.encode(word.word)
+        texts = [style.format(word=word.word) for style in NAMING_STYLES]
+        texts += [question.format(noun=f"the {word.word} of Zoli") for question in QUESTIONS]
+        texts += [f"Find Zoli's {word.word}'s age.", f"Find the age of the {word.word} of Zoli."]
+        assert [text for text in texts if token not in nano_tokenizer.encode(text)] == []
+
+
+def test_the_command_has_the_defaults_of_the_recipe() -> None:
+    ours, theirs = Pretrain.model_fields, PretrainSettings.model_fields
+    shared = ours.keys() & theirs.keys() - {"out"}
+    assert shared >= {"seed", "circuit_steps", "dialogue_steps"}
+    assert {name: ours[name].default for name in shared} == {name: theirs[name].default for name in shared}
 
 
 def test_tags_are_single_special_tokens(nano_tokenizer: "PreTrainedTokenizerFast") -> None:

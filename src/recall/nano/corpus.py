@@ -15,14 +15,7 @@ from recall.renderer import Renderer, schema_line
 from recall.synth.programs import Chain, draw_chain, draw_join
 from recall.synth.tasks import TABLED, draw_distractors, functions_of
 from recall.synth.tools import WorldTool, draw_tool, source_of
-from recall.synth.vocabulary import (
-    GENITIVES,
-    OPERATORS,
-    QUESTIONS,
-    EntityType,
-    Operator,
-    Relation,
-)
+from recall.synth.vocabulary import GENITIVES, OPERATORS, QUESTIONS, EntityType, Operator, Relation
 from recall.synth.world import Word, draw_name, draw_world
 from recall.tool_calls import format_calls
 from recall.tools.results import show

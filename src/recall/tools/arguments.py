@@ -30,7 +30,7 @@ class Arguments:
     """What the tools of one task accept.
 
     Most schemas name a type for each property and no more. Arguments that plainly fit such a one are let through
-    without the library, which takes half a millisecond for a schema and as long for a call; all others go through it.
+    without the library, which takes half a millisecond to check and prepare a schema; all others go through it.
     """
 
     def __init__(self, tools: Sequence[ToolSpec]) -> None:

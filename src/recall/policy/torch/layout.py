@@ -88,9 +88,9 @@ class GroupLayout:
         lengths = tuple(len(member) for members in responses for member in members)
         prompt_rows, prompt_unpad, prompt_valid = _padded(prompt_starts, [len(prompt) for prompt in prompts])
         own_rows, own_unpad, _ = _padded(own_starts, lengths)
-        # The responses of a group stand side by side, so together they are one run.
-        first = [group_of.index(group) for group in range(len(prompts))]
-        group_rows, group_unpad, _ = _padded([own_starts[i] for i in first], [sum(map(len, m)) for m in responses])
+        # The responses of a group stand side by side after its prompt, so together they are one run.
+        group_starts = [start + len(prompt) for start, prompt in zip(prompt_starts, prompts, strict=True)]
+        group_rows, group_unpad, _ = _padded(group_starts, [sum(map(len, members)) for members in responses])
         flat = torch.cat((prompt_rows.flatten()[prompt_unpad], own_rows.flatten()[own_unpad]))
         mask = torch.zeros(prompt_valid.shape).masked_fill_(~prompt_valid, float("-inf"))[:, None, None]
         return cls(
