@@ -124,6 +124,7 @@ def show(report: Mapping[str, Any]) -> None:
     for name in ("sampling", "tools_and_loop", "reward", "update", "storing"):
         seconds = ours[f"{name}_s"]
         print(f"{name.replace('_', ' '):<34}{seconds * 1000:>12.1f}{seconds / ours['wall_s']:>8.1%}")
+    print(f"of which tools in the sandbox     {ours['tools_s'] * 1000:>12.1f}{ours['tools_share']:>8.1%}  aim < 20%")
     print(f"\nepisodes the same when greedy: {report['sampling']['same_when_greedy']:.1%}")
     for shape in SHAPES:
         print(f"gradients differ by, {shape}: {report[f'update {shape}']['gradient_difference']:.1e} of their norm")

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from fakes import InProcessSandbox  # noqa: E402
 from recall.nano.pretrain import PretrainSettings, nano_model, nano_tokenizer, save_model  # noqa: E402
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -59,6 +60,25 @@ def test_parts_of_a_step_add_up_to_its_wall_time(bench: Any) -> None:
     parts = ("sampling_s", "tools_and_loop_s", "reward_s", "update_s", "storing_s")
     assert sum(measured[name] for name in parts) == pytest.approx(measured["wall_s"])
     assert all(measured[name] >= 0 for name in parts)
+
+
+def test_a_step_says_what_the_tools_cost(bench: Any) -> None:
+    measured = asyncio.run(part("parts.step").measure(bench))
+    assert measured["tools_share"] == measured["tools_s"] / measured["wall_s"]
+    assert measured["tools_s"] < measured["wall_s"]
+
+
+async def test_a_remembered_call_is_answered_without_the_sandbox() -> None:
+    sandbox = InProcessSandbox()
+    memory = part("parts.remembered").Remembered(sandbox)
+    source = "def double(n):\n    return 2 * n\n"
+    for _ in range(2):
+        session = await memory.open(source)
+        assert (await session.call("double", {"n": 3})).result == 6
+        await session.close()
+    assert (memory.asked, sandbox.opened) == (1, 1)
+    assert (await memory.result(source, "double", {"n": 4})).result == 8
+    assert memory.asked == 2
 
 
 def test_peak_memory_counts_what_was_freed_again() -> None:

@@ -16,6 +16,7 @@ from recall.policy.torch.loading import load_model, load_tokenizer, resolve
 from recall.renderer import Renderer, build
 from recall.rewards import get
 from recall.rewards.base import Reward
+from recall.sandbox.base import Sandbox
 from recall.sandbox.local import LocalSandbox
 from recall.synth.tasks import ToolTasks
 from recall.trainers.learner import LearnerSettings
@@ -79,9 +80,9 @@ class Bench:
         """The recipe's, at this temperature."""
         return Sampling(temperature=temperature, max_tokens=self.limits.max_turn_tokens)
 
-    def environments(self) -> ToolEnvironments:
-        """Episodes whose tools run in the sandbox."""
-        return ToolEnvironments(self.sandbox, self.limits)
+    def environments(self, sandbox: Sandbox | None = None) -> ToolEnvironments:
+        """Episodes whose tools run in the sandbox, or in `sandbox`."""
+        return ToolEnvironments(sandbox or self.sandbox, self.limits)
 
     def policy(self) -> TorchPolicy:
         """The engine, as `recall train` makes it."""
@@ -92,9 +93,10 @@ class Bench:
             deterministic=self.recipe.deterministic,
         )
 
-    def player(self, policy: TorchPolicy, reward: Reward | None = None) -> Player:
-        """Plays episodes with the recipe's reward, or with `reward`."""
-        return Player(policy, self.renderer, self.environments(), reward or get(self.recipe.reward), self.limits)
+    def player(self, policy: TorchPolicy, reward: Reward | None = None, sandbox: Sandbox | None = None) -> Player:
+        """Plays episodes with the recipe's reward, or with `reward`, and in the sandbox, or in `sandbox`."""
+        scored = reward or get(self.recipe.reward)
+        return Player(policy, self.renderer, self.environments(sandbox), scored, self.limits)
 
 
 def engine_seconds(policy: TorchPolicy) -> float:

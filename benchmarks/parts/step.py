@@ -1,7 +1,8 @@
 """A whole step of `recall train` on a batch of fresh tasks, with a breakdown of where its time goes.
 
 The parts and their order are the local trainer's: play the groups, score them, update, store the trajectories and the
-metrics. The last step is not timed; there memory is measured, tools' processes included.
+metrics. What tools cost is the difference to the same rollouts with every answer of a tool known beforehand. The last
+step is not timed; there memory is measured, tools' processes included.
 """
 
 import asyncio
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from parts.memory import Peak
+from parts.remembered import Remembered
 from parts.setting import LEARNER, Bench, engine_seconds, given, middle
 from recall.config import dump
 from recall.evaluation.play import seed_of
 from recall.policy.torch import TorchPolicy
 from recall.rewards import get
+from recall.sandbox.base import Sandbox
 from recall.store import Run
 from recall.trainers.learner import Learner, credits
 from recall.types import RewardResult, Task, Trajectory
@@ -67,12 +70,33 @@ async def one_step(bench: Bench, policy: TorchPolicy, learner: Learner, run: Run
     }
 
 
+async def rollout_s(bench: Bench, policy: TorchPolicy, step: int, sandbox: Sandbox) -> float:
+    """Seconds to play the episodes of a step anew, with the tools in `sandbox`."""
+    policy.version += 1  # nothing is left in the engine's cache
+    player, tasks, seed = bench.player(policy, sandbox=sandbox), bench.setting.tasks(step), seed_of(0, 1, step)
+    began = time.perf_counter()
+    await player.play(tasks, samples=bench.setting.group_size, sampling=bench.sampling(), label=f"{step}/", seed=seed)
+    return time.perf_counter() - began
+
+
+async def tools_s(bench: Bench, policy: TorchPolicy, step: int) -> float:
+    """What the tools add to the wall time of a rollout."""
+    memory = Remembered(bench.sandbox)
+    await rollout_s(bench, policy, step, memory)
+    real, asked = await rollout_s(bench, policy, step, bench.sandbox), memory.asked
+    free = await rollout_s(bench, policy, step, memory)
+    if memory.asked != asked:
+        raise RuntimeError("the same seed played other episodes, so their times cannot be compared")
+    return real - free
+
+
 async def measure(bench: Bench) -> dict[str, Any]:
     """A step that warms up, the timed ones, and one for memory."""
     policy, learner = bench.policy(), Learner(bench.model, LEARNER)
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", dump(bench.recipe))
         rows = [await one_step(bench, policy, learner, run, step) for step in range(bench.setting.repeats + 1)]
+        tools = middle([await tools_s(bench, policy, step) for step in range(bench.setting.repeats)])
         with Peak() as peak:
             await one_step(bench, policy, learner, run, bench.setting.repeats + 1)
     policy.close()
@@ -85,6 +109,8 @@ async def measure(bench: Bench) -> dict[str, Any]:
         "peak_mb": peak.mb,
         "grown_mb": peak.grown_mb,
         "tools_mb": peak.children_mb,
+        "tools_s": tools,
+        "tools_share": tools / found["wall_s"],
         **found,
     }
 
