@@ -25,7 +25,7 @@ def test_sixty_steps_teach_two_calls(tmp_path: Path) -> None:
         tensorboard=False,
         save_trajectories=False,
         tasks=TaskSource(stages=(("1", "2"),)),
-        learner=LearnerSettings(warmup_steps=5, minibatches=4),
+        learner=LearnerSettings(learning_rate=1e-3, warmup_steps=5, final_rate=1.0, minibatches=4),
         rollout=RolloutSettings(groups=24),
         validation=ValidationSettings(every=0, kinds=("1", "2"), final_tasks=200),
     )

@@ -210,7 +210,8 @@ class LocalTrainer:
         updated = time.perf_counter()
         # Groups that taught nothing tell of success all the same; without them every pass rate would lean to a half.
         groups += spare
-        success = success_by_kind(groups)
+        # What comes back is what is half solved, so only tasks met for the first time say how good the policy is.
+        success = success_by_kind(self.tasks.observe(groups))
         self.curriculum.observe(success)
         self.progress.trajectories += sum(len(group.trajectories) for group in groups)
         if recipe.save_trajectories:
@@ -292,6 +293,7 @@ class LocalTrainer:
             state = {
                 "optimizer": self.learner.optimizer.state_dict(),
                 "curriculum": self.curriculum.state(),
+                "tasks": self.tasks.state(),
                 "progress": {name: getattr(self.progress, name) for name in _Progress.__slots__},
                 "torch_rng": torch.get_rng_state(),
             }
@@ -306,6 +308,7 @@ class LocalTrainer:
         )
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self.curriculum.restore(state["curriculum"])
+        self.tasks.restore(state["tasks"])
         self.progress = _Progress(**state["progress"])
         torch.set_rng_state(state["torch_rng"].cpu())
         self.policy.version = self.progress.step

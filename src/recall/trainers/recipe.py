@@ -27,6 +27,9 @@ class TaskSource(Settings):
     """With `synth`: kinds of task, in stages that join the mix one after another."""
     split: str = "train"
     """With `synth`: the split."""
+    revisit: float = Field(default=0.5, ge=0, le=1)
+    """With `synth`: the share of tasks that are played again because some of their group solved them and others did
+    not, as far as there are such tasks."""
 
 
 class RolloutSettings(Settings):
@@ -51,14 +54,15 @@ class LearnerSettings(Settings):
 
     algorithm: str = "dapo"
     """One of grpo, dr_grpo, dapo, gspo, cispo, rloo."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """AdamW's, after the warm-up."""
-    warmup_steps: int = Field(default=150, ge=0)
+    learning_rate: float = Field(default=1.6e-3, gt=0)
+    """AdamW's, before its rise and its fall are multiplied in."""
+    warmup_steps: int = Field(default=120, ge=0)
     """Steps over which the learning rate rises linearly. A long rise keeps the policy varied while it explores."""
-    initial_rate: float = Field(default=0.4, ge=0, le=1)
+    initial_rate: float = Field(default=0.3, ge=0, le=1)
     """The share of the learning rate that the rise starts from."""
-    final_rate: float = Field(default=1.0, ge=0, le=1)
-    """The learning rate falls linearly to this share of itself, reached after the last step."""
+    final_rate: float = Field(default=0.1, ge=0, le=1)
+    """Over the whole run the learning rate falls linearly to this share of itself; without the fall success swings to
+    the last step."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's."""
     betas: tuple[float, float] = (0.9, 0.99)
@@ -125,7 +129,7 @@ class TrainRecipe(Settings):
 
     seed: int = 0
     """Decides tasks, sampling and order."""
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=280, ge=1)
     """Updates."""
     reward: str = "outcome"
     """The reward's name: outcome, exact, recall."""

@@ -1,12 +1,13 @@
 """Where the tasks of a run come from: the generator, or a file of rows.
 
-Which tasks come next is a function of the seed and the step, and of the curriculum. Nothing is played here.
+Which tasks come next is a function of the seed and the step, of the curriculum, and of which tasks were solved by some
+of a group and not by all. Nothing is played here.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from recall.datasets.rows import read_tasks
 from recall.environment import Limits
@@ -15,7 +16,10 @@ from recall.renderer import Renderer
 from recall.synth.tasks import ToolTasks
 from recall.trainers.curriculum import Curriculum
 from recall.trainers.recipe import TrainRecipe
-from recall.types import Message, Task
+from recall.types import Group, Message, Task
+
+MOST_WAITING = 24
+"""So many tasks of a kind wait to be played again; what is older was met by a policy that is no more."""
 
 
 class TaskStream(Protocol):
@@ -27,19 +31,63 @@ class TaskStream(Protocol):
     def sample(self, count: int) -> list[Task]:
         """About `count` tasks of every sort that the run may come to, to look at beforehand."""
 
+    def observe(self, groups: Sequence[Group]) -> list[Group]:
+        """Take in what came of a step's tasks; return the groups of those that were played for the first time."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+
 
 class SynthStream:
-    """Fresh tasks of the generator, their kinds drawn by the curriculum."""
+    """Tasks of the generator, their kinds drawn by the curriculum: fresh ones, and some that taught something.
+
+    A task that some of its group solved and others did not is likely to teach again, and a fresh one, once the policy
+    is sure of itself, is not. So a share of the tasks are such ones, the longest waiting first.
+    """
 
     def __init__(self, recipe: TrainRecipe, curriculum: Curriculum) -> None:
-        self._curriculum, self._seed = curriculum, recipe.seed
+        self._curriculum, self._seed, self._share = curriculum, recipe.seed, recipe.tasks.revisit
         kinds = dict.fromkeys(kind for stage in recipe.tasks.stages for kind in stage)
         self._tasks = {kind: ToolTasks(kind, split=recipe.tasks.split, seed=recipe.seed) for kind in kinds}
+        self._mixed: dict[str, list[int]] = {kind: [] for kind in kinds}
+        """The numbers of tasks to come back to."""
+        self._drawn: dict[str, tuple[str, int, bool]] = {}
+        """By id the tasks that are being played: kind, number, whether for the first time."""
 
     def at(self, step: int, count: int, *, extra: int = 0) -> list[Task]:
         """See `TaskStream`."""
         rng = random.Random(f"tasks/{self._seed}/{step}/{extra}")
-        return [self._tasks[kind][rng.randrange(2**40)] for kind in self._curriculum.draw(count, rng)]
+        tasks = []
+        for kind in self._curriculum.draw(count, rng):
+            number, again = rng.randrange(2**40), rng.random() < self._share and bool(self._mixed[kind])
+            if again:
+                number = self._mixed[kind].pop(0)
+            tasks.append(self._tasks[kind][number])
+            self._drawn[tasks[-1].id] = kind, number, not again
+        return tasks
+
+    def observe(self, groups: Sequence[Group]) -> list[Group]:
+        """See `TaskStream`. Tasks that wait for longer than `MOST_WAITING` others are given up."""
+        fresh = []
+        for group in groups:
+            kind, number, first = self._drawn.pop(group.task.id)
+            if first:
+                fresh.append(group)
+            if len({reward.correct for reward in group.rewards}) > 1:
+                self._mixed[kind].append(number)
+                del self._mixed[kind][:-MOST_WAITING]
+        return fresh
+
+    def state(self) -> dict[str, Any]:
+        """See `TaskStream`."""
+        return {"mixed": {kind: list(numbers) for kind, numbers in self._mixed.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `TaskStream`."""
+        self._mixed = {kind: list(numbers) for kind, numbers in state["mixed"].items()}
 
     def sample(self, count: int) -> list[Task]:
         """See `TaskStream`."""
@@ -69,6 +117,17 @@ class RowStream:
     def sample(self, count: int) -> list[Task]:
         """See `TaskStream`; spread evenly over the file."""
         return list(self._given[:: max(1, len(self._given) // count)])
+
+    def observe(self, groups: Sequence[Group]) -> list[Group]:
+        """See `TaskStream`; every task of a file counts, whatever the epoch."""
+        return list(groups)
+
+    def state(self) -> dict[str, Any]:
+        """See `TaskStream`; the step alone says where in the file it is."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `TaskStream`."""
 
 
 def training_tasks(recipe: TrainRecipe, curriculum: Curriculum) -> TaskStream:
