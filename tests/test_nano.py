@@ -19,6 +19,7 @@ pytest.importorskip("transformers")
 from recall.cli.nano import Pretrain  # noqa: E402
 from recall.errors import ConfigError  # noqa: E402
 from recall.nano.corpus import (  # noqa: E402
+    NAMED_WEIGHT,
     Dialogue,
     Document,
     copy,
@@ -94,9 +95,9 @@ def test_no_walk_makes_the_calls_of_its_question_in_passing() -> None:
         assert not all(word in calls for word in dialogue.asked)
 
 
-def test_a_walk_calls_what_fits_whether_the_question_names_it_or_not() -> None:
+def test_a_walk_calls_what_fits_and_what_the_question_names_a_little_less_often() -> None:
     """Where the second call goes on from the first one's result: how often a tool is called that the question names,
-    beside how often it would be if each tool that fits had the same chance.
+    beside how often it would be by the weights of the tools that fit.
     """
     by_word = {word.word: word for word in TABLED}
     seen, expected, variance = 0, 0.0, 0.0
@@ -107,7 +108,8 @@ def test_a_walk_calls_what_fits_whether_the_question_names_it_or_not() -> None:
             continue
         shown = {word_of(tool.name) for tool in dialogue.tools} - {first}
         fitting = [word for word in shown if word in by_word and by_word[word].domain == by_word[second].domain]
-        share = sum(word in dialogue.asked for word in fitting) / len(fitting)
+        named = NAMED_WEIGHT * sum(word in dialogue.asked for word in fitting)
+        share = named / (named + sum(word not in dialogue.asked for word in fitting))
         seen += second in dialogue.asked
         expected, variance = expected + share, variance + share * (1 - share)
     assert expected > 50
@@ -153,7 +155,20 @@ def test_several_things_asked_for_are_found_by_a_call_each_on_a_name_of_the_ques
         values = [value for call in calls for value in call.arguments.values()]
         assert all(NAME.fullmatch(value) and value in dialogue.question for value in values)
         assert not set(values) & set(found)
-    assert {len(dialogue.turns) for dialogue in lists()} == {1, 2, 3}
+    assert {len(dialogue.turns) for dialogue in lists()} == {1, 2, 3, 4, 5}
+
+
+def test_what_is_asked_of_one_name_is_found_from_the_name_outwards() -> None:
+    seen = set()
+    for dialogue in lists():
+        names = NAME.findall(dialogue.question)
+        if len(names) > 1:
+            continue
+        in_order = [word_of(word) for word in re.findall(r"[a-z]+", dialogue.question) if word in WORDS]
+        possessive = "'s" in dialogue.question
+        assert dialogue.asked == tuple(in_order if possessive else reversed(in_order))
+        seen.add((possessive, len(in_order)))
+    assert seen == {(possessive, count) for possessive in (True, False) for count in (2, 3, 4, 5)}
 
 
 def test_no_name_of_the_corpus_is_held_out() -> None:
@@ -391,7 +406,8 @@ def test_the_weights_in_the_package_pass_the_gate() -> None:
     tokenizer = load_tokenizer(path)
     model = load_model(path, device=torch.device("cpu"), dtype=torch.float32)
     slots = slot_accuracy(model, tokenizer, ChatMLRenderer(tokenizer), tasks=100)
-    assert set(slots) == {"function", "parameter", "value", "answer", "format"}
+    names = {"function", "parameter", "value", "answer", "format"}
+    assert set(slots) == names | {f"operator {name}" for name in names}
     assert {slot: rate for slot, rate in slots.items() if rate < THRESHOLD} == {}
 
 

@@ -7,7 +7,7 @@ So no document solves a task of more than one call, where one call's answer is a
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +15,28 @@ from recall.renderer import Renderer, schema_line
 from recall.synth.programs import Chain, draw_chain, draw_join
 from recall.synth.tasks import TABLED, draw_distractors, functions_of
 from recall.synth.tools import WorldTool, draw_tool, source_of
-from recall.synth.vocabulary import GENITIVES, OPERATORS, QUESTIONS, EntityType, Operator, Relation
+from recall.synth.vocabulary import (
+    ENTITY_TYPES,
+    GENITIVES,
+    OPERATORS,
+    QUESTIONS,
+    EntityType,
+    Genitive,
+    Operator,
+    Relation,
+)
 from recall.synth.world import Word, draw_name, draw_world
 from recall.tool_calls import format_calls
 from recall.tools.results import show
 from recall.types import Message, ToolCall, ToolSpec
+
+NAMED_WEIGHT = 0.7
+"""How often a walk calls a tool that its question names, where another would be called once. Single calls teach to call
+what is named; without this the most likely walk would be the solution in a quarter of the tasks of two calls."""
+
+OPERATOR_SHARE = 0.45
+"""Of the documents of single calls, those about an operator: there are few operators, but their parameters go by names
+of their own, and at a quarter a third of them were still misread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +54,16 @@ class Dialogue:
     """Questions that follow in the same conversation, over the same tools."""
 
 
-def single_call(rng: random.Random) -> Dialogue:
+def single_call(rng: random.Random, *, operator: bool | None = None) -> Dialogue:
     """One to four questions over the same tools, each answered by one call and none needing another's answer.
 
-    A question is about a relation or attribute of a name, or an operator on two numbers.
+    A question is about a relation or attribute of a name, or an operator on two numbers. `operator` says which of these
+    comes first; None lets `rng` decide.
     """
-    first: Word = rng.choice(TABLED) if rng.random() < 0.75 else rng.choice(OPERATORS)
+    if operator is None:
+        operator = rng.random() < OPERATOR_SHARE
+    pool: Sequence[Word] = OPERATORS if operator else TABLED
+    first = rng.choice(pool)
     words = [first, *draw_distractors(rng, [first], rng.randint(0, 7))]
     rng.shuffle(words)
     tools = [draw_tool(rng, each, from_held_out=False) for each in words]
@@ -68,33 +89,54 @@ def single_call(rng: random.Random) -> Dialogue:
 
 
 def several(rng: random.Random) -> Dialogue:
-    """Two or three things asked for in one question, each found by one call and none needing another's answer."""
-    words = rng.sample(TABLED, rng.randint(2, 3))
+    """Two to five things asked for in one question, each found by one call and none needing another's answer.
+
+    Either up to three things of different names, in the order of the question, or all of one name, from the name
+    outwards: `Zobido's twin and mayor` or `the mayor and the twin of Zobido`.
+    """
+    genitive = rng.choice(GENITIVES)
+    if of_one_name := rng.random() < 0.6:
+        domain = rng.choice(ENTITY_TYPES)
+        words = rng.sample([word for word in TABLED if word.domain == domain], rng.randint(2, 5))
+    else:
+        words = rng.sample(TABLED, rng.randint(2, 3))
     shown: list[Word] = [*words, *draw_distractors(rng, words, rng.randint(0, 3))]
     rng.shuffle(shown)
     tools = {word: draw_tool(rng, word, from_held_out=False) for word in shown}
     world = draw_world(rng, shown, leaves=[word.word for word in words], name=lambda taken: _name(rng, taken))
     function = functions_of(source_of(list(tools.values()), world))
-    genitive, starts = rng.choice(GENITIVES), [rng.choice(world.entities[word.domain]) for word in words]
+    if of_one_name:
+        starts = [rng.choice(world.entities[domain])] * len(words)
+        noun = _list_of_one(words, starts[0], genitive)
+    else:
+        starts = [rng.choice(world.entities[word.domain]) for word in words]
+        nouns = [Chain((word,)).noun(start, genitive=genitive) for word, start in zip(words, starts, strict=True)]
+        noun = " and ".join(nouns)
     calls = [_call(tools[word], start) for word, start in zip(words, starts, strict=True)]
     results = [function(call.name, call.arguments) for call in calls]
     one_by_one = tuple(((call,), (result,)) for call, result in zip(calls, results, strict=True))
-    nouns = [Chain((word,)).noun(start, genitive=genitive) for word, start in zip(words, starts, strict=True)]
     return Dialogue(
-        rng.choice(QUESTIONS).format(noun=" and ".join(nouns)),
+        rng.choice(QUESTIONS).format(noun=noun),
         tuple(tools[word].spec for word in shown),
-        ((tuple(calls), tuple(results)),) if rng.random() < 0.3 else one_by_one,
+        ((tuple(calls), tuple(results)),) if rng.random() < 0.2 else one_by_one,
         ", ".join(str(tools[word].value(result)) for word, result in zip(words, results, strict=True)),
         tuple(word.word for word in words),
     )
 
 
+def _list_of_one(words: Sequence[Word], entity: str, genitive: Genitive) -> str:
+    """How a question lists several words of one entity, the first of them next to its name."""
+    if genitive == "'s":
+        return f"{entity}'s {' and '.join(word.word for word in words)}"
+    return f"{' and '.join(f'the {word.word}' for word in reversed(words))} of {entity}"
+
+
 def walk(rng: random.Random) -> Dialogue:
     """Calls that fit together by type, under a question that the tools cannot answer.
 
-    Which of the fitting tools is called has nothing to do with the question. A tool that the question names is called
-    as often as another, neither more, which would give solutions away, nor less, which would have to be unlearned. How
-    many calls are made follows how much the question asks for, give or take one.
+    Which of the fitting tools is called has next to nothing to do with the question: one that it names is called a
+    little less often than another (`NAMED_WEIGHT`). More would give solutions away, and much less would have to be
+    unlearned. How many calls are made follows how much the question asks for, give or take one.
     """
     while True:
         asked = (
@@ -106,7 +148,8 @@ def walk(rng: random.Random) -> Dialogue:
         words = [word for word in asked.words if word is not missing and rng.random() < 0.8]
         words += draw_distractors(rng, asked.words, rng.randint(2, 5))
         length = max(2, asked.calls + rng.choice((-1, 0, 0, 0, 1)))
-        steps = _draw_walk(rng, [chain.steps[0].domain for chain in chains], words, length)
+        weights = {word: NAMED_WEIGHT if word in asked.words else 1.0 for word in words}
+        steps = _draw_walk(rng, [chain.steps[0].domain for chain in chains], weights, length)
         if len(steps) >= 2:
             break
     rng.shuffle(words)
@@ -145,11 +188,16 @@ class _WalkStep:
     """What it is applied to: first the names of the question are numbered, then the results of the walk."""
 
 
-def _draw_walk(rng: random.Random, starts: Sequence[EntityType], words: Sequence[Word], length: int) -> list[_WalkStep]:
-    """`length` applications of some of `words`, each to something already at hand; fewer when nothing fits any more."""
+def _draw_walk(
+    rng: random.Random, starts: Sequence[EntityType], weights: Mapping[Word, float], length: int
+) -> list[_WalkStep]:
+    """`length` applications of words, each to something already at hand; fewer when nothing fits any more.
+
+    Among words that fit, one is drawn by its weight.
+    """
     types: list[EntityType | None] = [*starts]
     steps: list[_WalkStep] = []
-    left = list(words)
+    left = list(weights)
     while len(steps) < length:
         numbers = [index for index, kind in enumerate(types) if kind is None]
         names = [index for index, kind in enumerate(types) if kind is not None]
@@ -160,7 +208,7 @@ def _draw_walk(rng: random.Random, starts: Sequence[EntityType], words: Sequence
         if operators and (not fitting or rng.random() < 0.7):
             word, sources = rng.choice(operators), tuple(numbers[-2:])
         elif fitting:
-            word, sources = rng.choice(fitting), (source,)
+            (word,), sources = rng.choices(fitting, [weights[each] for each in fitting]), (source,)
         elif any(not isinstance(word, Operator) and word.domain in types for word in left):
             continue  # another source has a tool that fits
         else:

@@ -4,12 +4,14 @@ Teacher-forced: each token of a right dialogue is predicted from the right token
 schemas never earns a reward to learn from, so this is measured, not assumed.
 """
 
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recall.nano.corpus import Dialogue, encode_dialogue
+from recall.nano.corpus import Dialogue, encode_dialogue, single_call
 from recall.renderer import Renderer
 from recall.synth.programs import run
 from recall.synth.tasks import ToolTasks, functions_of
@@ -52,12 +54,19 @@ def slots(token_ids: list[int], mask: list[bool], tokenizer: "PreTrainedTokenize
 def slot_accuracy(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", renderer: Renderer, *, tasks: int = 200
 ) -> dict[str, float]:
-    """Teacher-forced accuracy by slot over held-out tasks of one call."""
+    """Teacher-forced accuracy by slot, over held-out tasks of one call and as many calls of an operator.
+
+    Tasks ask for relations and attributes only, and what operators call their parameters is a reading of its own: their
+    slots are named `operator function` and so on.
+    """
+    rng = random.Random("gate/operators")
+    dialogues = [("", single_call_dialogue(task)) for task in ToolTasks("1", split="held_out", seed=1).take(tasks)]
+    dialogues += [("operator ", replace(single_call(rng, operator=True), more=())) for _ in range(tasks)]
     right: dict[str, list[bool]] = {}
-    for task in ToolTasks("1", split="held_out", seed=1).take(tasks):
-        document = encode_dialogue(single_call_dialogue(task), "single_call", renderer, tokenizer)
+    for prefix, dialogue in dialogues:
+        document = encode_dialogue(dialogue, "single_call", renderer, tokenizer)
         ids: Any = torch.tensor([document.token_ids], device=model.device)
         predicted = model(input_ids=ids, use_cache=False).logits[0].argmax(-1).tolist()
         for place, slot in slots(list(document.token_ids), list(document.mask), tokenizer):
-            right.setdefault(slot, []).append(predicted[place - 1] == document.token_ids[place])
+            right.setdefault(prefix + slot, []).append(predicted[place - 1] == document.token_ids[place])
     return {slot: sum(values) / len(values) for slot, values in sorted(right.items())}

@@ -58,9 +58,9 @@ class PretrainSettings(BaseModel):
     """About so many tokens a step of the first phase's kind."""
     dialogue_tokens: int = Field(default=8_000, ge=512)
     """About so many tokens a step of the second phase's kind."""
-    single_call_share: float = Field(default=0.45, ge=0, le=1)
+    single_call_share: float = Field(default=0.35, ge=0, le=1)
     """The share of dialogues of one call a question."""
-    several_share: float = Field(default=0.15, ge=0, le=1)
+    several_share: float = Field(default=0.3, ge=0, le=1)
     """The share of dialogues that ask for several things at once; the rest are walks."""
     matrix_learning_rate: float = Field(default=0.02, gt=0)
     """Muon's, for the matrices."""
