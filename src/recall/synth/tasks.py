@@ -53,7 +53,7 @@ class TaskSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    distractors: tuple[int, int] = Field(default=(1, 3))
+    distractors: tuple[int, int] = Field(default=(2, 3))
     """The fewest and the most tools that a task shows beyond those that its reference program calls."""
     mixed_naming: bool = False
     """Name each tool of a world in a style of its own, instead of all in one style as a real interface does."""
