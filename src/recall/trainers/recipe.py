@@ -54,11 +54,11 @@ class LearnerSettings(Settings):
 
     algorithm: str = "dapo"
     """One of grpo, dr_grpo, dapo, gspo, cispo, rloo."""
-    learning_rate: float = Field(default=1.6e-3, gt=0)
+    learning_rate: float = Field(default=2.4e-3, gt=0)
     """AdamW's, before its rise and its fall are multiplied in."""
-    warmup_steps: int = Field(default=120, ge=0)
+    warmup_steps: int = Field(default=200, ge=0)
     """Steps over which the learning rate rises linearly. A long rise keeps the policy varied while it explores."""
-    initial_rate: float = Field(default=0.3, ge=0, le=1)
+    initial_rate: float = Field(default=0.2, ge=0, le=1)
     """The share of the learning rate that the rise starts from."""
     final_rate: float = Field(default=0.1, ge=0, le=1)
     """Over the whole run the learning rate falls linearly to this share of itself; without the fall success swings to
@@ -108,7 +108,7 @@ class LearnerSettings(Settings):
 class ValidationSettings(Settings):
     """How success is measured on tasks that are never trained on."""
 
-    every: int = Field(default=30, ge=0)
+    every: int = Field(default=40, ge=0)
     """Steps between two validations; 0 for only before and after."""
     split: str = "held_out"
     """With `synth`: the split."""
@@ -118,7 +118,7 @@ class ValidationSettings(Settings):
     """With a file of tasks: the file to validate on."""
     tasks: int = Field(default=30, ge=1)
     """Tasks of each kind while training, at most."""
-    final_tasks: int = Field(default=200, ge=1)
+    final_tasks: int = Field(default=100, ge=1)
     """Tasks of each kind before and after training, at most."""
     patience: int = Field(default=0, ge=0)
     """Stop when so many validations in a row were no better; 0 never stops early."""
@@ -131,7 +131,7 @@ class TrainRecipe(Settings):
     """Decides tasks, sampling and order."""
     steps: int = Field(default=280, ge=1)
     """Updates."""
-    reward: str = "outcome"
+    reward: str = "exact"
     """The reward's name: outcome, exact, recall."""
     shuffle_rewards: bool = False
     """A control: rewards are dealt to the trajectories of a batch at random, so there is nothing to learn."""
