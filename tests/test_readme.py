@@ -58,14 +58,14 @@ def settings_of(arguments: list[str]) -> Settings:
 async def a_run(path: Path) -> None:
     """A run whose trajectories are those of the reference programs of two tasks."""
     run, sandbox, renderer = Run.create(path, ""), InProcessSandbox(), ChatMLRenderer(chatml_tokenizer())
-    run.append_metrics({"step": 300, "reward/mean": 1.0})
+    run.append_metrics({"step": 280, "reward/mean": 1.0})
     groups = []
     for task in ToolTasks("2", split="train", seed=0).take(2):
         environments = ToolEnvironments(sandbox)
         policy = ScriptedPolicy(reference_script(task), renderer)
         player = Player(policy, renderer, environments, get("outcome"), environments.limits)
         groups += await player.play([task], samples=2, sampling=Sampling())
-    run.write_groups(300, groups)
+    run.write_groups(280, groups)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
