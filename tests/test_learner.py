@@ -332,7 +332,8 @@ def test_an_update_that_is_not_finite_is_skipped_and_said() -> None:
 
 
 def test_the_learning_rate_rises_from_the_share_it_starts_with() -> None:
-    learner = Learner(model(), LearnerSettings(learning_rate=1.0, warmup_steps=3, initial_rate=0.4))
+    settings = LearnerSettings(learning_rate=1.0, warmup_steps=3, initial_rate=0.4, final_rate=1.0)
+    learner = Learner(model(), settings)
     rates = [learner.update([], step=step, total_steps=8, seed=0)["learner/learning_rate"] for step in range(5)]
     assert rates == pytest.approx([0.55, 0.7, 0.85, 1.0, 1.0])
 
