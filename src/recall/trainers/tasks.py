@@ -76,7 +76,8 @@ class SynthStream:
             kind, number, first = self._drawn.pop(group.task.id)
             if first:
                 fresh.append(group)
-            if len({reward.correct for reward in group.rewards}) > 1:
+            pairs = zip(group.trajectories, group.rewards, strict=True)
+            if len({reward.correct for trajectory, reward in pairs if trajectory.fault is None}) > 1:
                 self._mixed[kind].append(number)
                 del self._mixed[kind][:-MOST_WAITING]
         return fresh
