@@ -84,8 +84,17 @@ class Confinement:
     scope_fd: int | None
     """A Landlock ruleset that each child adds to itself; None where the uid already keeps children apart."""
 
-    def enter(self, slot: int, zygote_pid: int) -> None:
-        """Confine the calling process, a fresh child, for good.
+    nofile: int
+    """Open descriptors."""
+
+    def enter(self, slot: int, zygote_pid: int, channel: int, *, forks: bool) -> None:
+        """Confine the calling process, a fresh child, for good; then `channel` is descriptor 3, and nothing follows it.
+
+        Args:
+            slot: which of the zygote's children it is, from 0.
+            zygote_pid: its parent; a child that has another one by now ends.
+            channel: the descriptor of its end of the session.
+            forks: whether it may make copies of itself.
 
         Raises:
             OSError: a layer that took hold in the probe was refused now.
@@ -96,7 +105,8 @@ class Confinement:
             _syscall(_LANDLOCK_RESTRICT_SELF, self.scope_fd, 0)
         # The soft limit kills with SIGXCPU, which tells why; the hard one is for a tool that ignores the signal.
         resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s + 1))
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        processes = 256 if forks else 0
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
         if self.first_uid is not None:
             identity = self.first_uid + slot
             os.setgroups([])
@@ -108,9 +118,22 @@ class Confinement:
         _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
         if os.getppid() != zygote_pid:
             os._exit(0)
+        os.dup2(channel, 3, inheritable=False)
+        os.closerange(4, self.nofile)
 
 
-def prepare(cpu_s: int, memory_bytes: int, file_bytes: int, nofile: int) -> tuple[Confinement, set[str]]:
+def prepare(
+    *,
+    cpu_s: int,
+    memory_bytes: int,
+    file_bytes: int,
+    nofile: int,
+    threads: int,
+    processes: int,
+    scratch_bytes: int,
+    readable: list[str],
+    max_sessions: int,
+) -> tuple[Confinement, set[str]]:
     """Take from the zygote, for itself and all its children, what it can spare; return what a child is to do itself.
 
     Returns:
@@ -154,15 +177,15 @@ def prepare(cpu_s: int, memory_bytes: int, file_bytes: int, nofile: int) -> tupl
     first_uid = _first_uid() if root else None
     if first_uid is not None:
         layers.add("uid")
-    scope_fd, landlock = _landlock(per_child=first_uid is None)
-    confinement = Confinement(cpu_s, first_uid, scope_fd)
+    scope_fd, landlock = _landlock(readable, per_child=first_uid is None)
+    confinement = Confinement(cpu_s, first_uid, scope_fd, nofile)
     if works(lambda: _cannot_fork(confinement)):
         layers.add("processes")
     return confinement, layers | landlock
 
 
 def _cannot_fork(confinement: Confinement) -> None:
-    confinement.enter(0, os.getppid())
+    confinement.enter(0, os.getppid(), os.open(os.devnull, os.O_RDWR), forks=False)
     try:
         pid = os.fork()
     except BlockingIOError:
@@ -214,12 +237,13 @@ def _uncover_prefix() -> None:
         replace()
 
 
-def _landlock(*, per_child: bool) -> tuple[int | None, set[str]]:
+def _landlock(extra: list[str], *, per_child: bool) -> tuple[int | None, set[str]]:
     """Deny all of the file system but the standard library, the system's shared libraries and time zones.
 
     Args:
         per_child: leave it to each child. A domain of its own is what keeps children of one uid from signalling each
             other; children of different uids share the zygote's, which costs a fork nothing.
+        extra: further paths that may be read.
 
     Returns:
         The ruleset for the child to enter, and the layers that hold.
@@ -231,8 +255,15 @@ def _landlock(*, per_child: bool) -> tuple[int | None, set[str]]:
     accesses = (1 << (13 if abi < 2 else 14 if abi < 3 else 15 if abi < 5 else 16)) - 1
     attr = _RulesetAttr(accesses, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
     ruleset = _syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(attr), ctypes.sizeof(attr), 0)
-    readable = [*sys.path, f"{sys.base_prefix}/lib", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"]
-    readable += ["/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache", "/dev/urandom", "/dev/null"]
+    readable = [*sys.path, *extra, f"{sys.base_prefix}/lib", "/lib", "/lib64", "/usr/lib", "/usr/lib64"]
+    readable += [
+        "/usr/local/lib",
+        "/usr/share/zoneinfo",
+        "/etc/localtime",
+        "/etc/ld.so.cache",
+        "/dev/urandom",
+        "/dev/null",
+    ]
     for path in dict.fromkeys(readable):
         try:
             fd = os.open(path, os.O_PATH)
