@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"
         ),
         "run": Command("recall.cli.run", "Run", "Ask one question of a model with tools, and show what happens"),
+        "sandbox serve": Command("recall.cli.sandbox", "Serve", "Run tools for others over HTTP, in the sandbox"),
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),
         "synth": Command("recall.cli.synth", "Synth", "Write generated tasks as rows"),
@@ -53,6 +54,10 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "safetensors": "train",
         "peft": "train",
         "tensorboard": "train",
+        "uvicorn": "serve",
+        "httptools": "serve",
+        "prometheus_client": "serve",
+        "aiohttp": "serve",
     }
 )
 """The extra that brings a package."""
