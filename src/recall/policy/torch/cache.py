@@ -1,10 +1,9 @@
 """Keys and values of many episodes, and the attention that reads them. Prompts are kept apart and once per group.
 
-Each token's attention is split in two: over its group's prompt, computed for the group's members together, and over its
-own episode. The two are merged exactly. Nothing here knows of requests, sampling or text.
+While tokens are decoded, each row's scores over its group's prompt, computed for the group's members together, and over
+its own episode meet in one softmax. Nothing here knows of requests, sampling or text.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,14 +41,12 @@ class Shape(NamedTuple):
 
 
 class Store:
-    """Keys and values in slots, per layer: [slots, KV, D, length] and [slots, KV, length, D], growing geometrically.
-
-    Keys lie transposed because the product with the queries then takes half the time on a CPU.
-    """
+    """Keys and values in slots, [slots, KV, length, D] each and per layer, growing geometrically."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
-        self._buffers: list[Tensor] = []
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
         self.slots = 0
         self.length = 0
 
@@ -59,43 +56,41 @@ class Store:
             return
         new_slots = self.slots if slots <= self.slots else max(slots, 8, self.slots * 3 // 2)
         new_length = self.length if length <= self.length else max(length, 32, self.length * 3 // 2)
-        kv, dim = self._shape.kv_heads, self._shape.head_dim
-        sizes = ((new_slots, kv, dim, new_length), (new_slots, kv, new_length, dim))
-        # Zeros: a weight of exactly 0 must not meet a NaN in memory that was never written.
-        grown = [
-            torch.zeros(size, dtype=self._shape.dtype, device=self._shape.device)
-            for _ in range(self._shape.layers)
-            for size in sizes
-        ]
-        for new, old in zip(grown, self._buffers, strict=False):
-            new[: old.shape[0], :, : old.shape[2], : old.shape[3]] = old
-        self._buffers, self.slots, self.length = grown, new_slots, new_length
+        size = (new_slots, self._shape.kv_heads, new_length, self._shape.head_dim)
+        for buffers in (self._keys, self._values):
+            for layer in range(self._shape.layers):
+                # Zeros: a weight of exactly 0 must not meet a NaN in memory that was never written.
+                new = torch.zeros(size, dtype=self._shape.dtype, device=self._shape.device)
+                if len(buffers) <= layer:
+                    buffers.append(new)
+                    continue
+                new[: self.slots, :, : self.length] = buffers[layer]
+                buffers[layer] = new
+        self.slots, self.length = new_slots, new_length
 
     def release(self) -> None:
         """Give the memory back."""
-        self._buffers, self.slots, self.length = [], 0, 0
+        self._keys, self._values, self.slots, self.length = [], [], 0, 0
 
     def write(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
         """Store k, v [N, KV, D] at `slots` [N] and `positions` [N]."""
-        self._buffers[2 * layer][slots, :, :, positions] = k
-        self._buffers[2 * layer + 1][slots, :, positions] = v
+        self._keys[layer][slots, :, positions] = k
+        self._values[layer][slots, :, positions] = v
 
     def read(self, layer: int, slots: Tensor | int, length: int) -> tuple[Tensor, Tensor]:
-        """Keys [S * KV, D, length] and values [S * KV, length, D] of the first `slots` slots, or of the chosen ones.
+        """Keys and values [S, KV, length, D]: views of the first `slots` slots, or copies of the chosen ones."""
+        keys, values = self._keys[layer][:, :, :length], self._values[layer][:, :, :length]
+        if isinstance(slots, int):
+            return keys[:slots], values[:slots]
+        return keys.index_select(0, slots), values.index_select(0, slots)
 
-        The first ones are views; the chosen ones are copied.
-        """
-        keys, values = self._buffers[2 * layer][..., :length], self._buffers[2 * layer + 1][:, :, :length]
-        if isinstance(slots, Tensor):
-            return keys.index_select(0, slots).flatten(0, 1), values.index_select(0, slots).flatten(0, 1)
-        return keys[:slots].flatten(0, 1), values[:slots].flatten(0, 1)
-
-    def swap(self, left: Sequence[int], right: Sequence[int]) -> None:
-        """Exchange the contents of slots pair by pair; no slot may be named twice."""
+    def swap(self, left: Sequence[int], right: Sequence[int], length: int) -> None:
+        """Exchange the first `length` tokens of slots pair by pair; no slot may be named twice."""
         to = torch.tensor([*left, *right], device=self._shape.device)
         source = torch.tensor([*right, *left], device=self._shape.device)
-        for buffer in self._buffers:
-            buffer.index_copy_(0, to, buffer.index_select(0, source))
+        for buffer in (*self._keys, *self._values):
+            used = buffer[:, :, :length]
+            used.index_copy_(0, to, used.index_select(0, source))
 
 
 class PromptAttention:
@@ -103,14 +98,9 @@ class PromptAttention:
 
     def __init__(self, store: Store, slots: Sequence[int], lengths: Sequence[int], device: torch.device) -> None:
         self._store = store
-        length = torch.tensor(lengths)
-        steps = torch.arange(max(lengths))
-        valid = steps < length[:, None]
-        starts = length.cumsum(0) - length
-        self._rows = (starts[:, None] + torch.minimum(steps, length[:, None] - 1)).to(device)
-        self._unpad = valid.flatten().nonzero()[:, 0].to(device)
-        self.positions = steps.expand_as(valid)[valid].to(device)
-        self._slots = torch.tensor(slots).repeat_interleave(length).to(device)
+        self._rows, self._unpad, valid = padded(lengths, device)
+        self.positions = torch.arange(max(lengths), device=device).expand_as(valid)[valid]
+        self._slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention within each prompt."""
@@ -120,10 +110,56 @@ class PromptAttention:
         return out.transpose(1, 2).flatten(0, 1)[self._unpad]
 
 
-class EpisodeAttention:
-    """An `Attend` for tokens that follow what is stored of R episodes, a few tokens of each at a time.
+class ReplyAttention:
+    """An `Attend` for R runs of new tokens, one after another, each of which follows what is stored of an episode."""
 
-    Call `place` before every forward pass, then pass the object as `attend`.
+    def __init__(
+        self,
+        prompts: Store,
+        own: Store,
+        slots: Sequence[int],
+        stored: Sequence[int],
+        lengths: Sequence[int],
+        prompt_slots: Sequence[int],
+        prompt_lengths: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        """`stored` [R] tokens of the episodes in `slots` [R] are followed by `lengths` [R] new ones."""
+        self._prompts, self._own = prompts, own
+        self._rows, self._unpad, valid = padded(lengths, device)
+        first, prompt_length = torch.tensor(stored), torch.tensor(prompt_lengths)
+        steps = torch.arange(max(lengths))
+        number = first[:, None] + steps  # [R, W] of each token among its episode's own
+        self._token_positions = number.to(device)[valid]
+        self.positions = (number + prompt_length[:, None]).to(device)[valid]
+        self._token_slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
+        self._slots, self._prompt_slots = torch.tensor(slots).to(device), torch.tensor(prompt_slots).to(device)
+        self._length = max(map(sum, zip(stored, lengths, strict=True)))
+        self._prompt_length = max(prompt_lengths)
+        of_prompt = torch.arange(self._prompt_length) >= prompt_length[:, None, None]
+        of_own = torch.arange(self._length) > number[..., None]
+        hidden = torch.cat((of_prompt.expand(-1, len(steps), -1), of_own), -1)
+        self._mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None].to(device)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention to the whole prompt, to what is stored, and causally to the new tokens."""
+        self._own.write(layer, self._token_slots, self._token_positions, k, v)
+        parts = zip(
+            self._prompts.read(layer, self._prompt_slots, self._prompt_length),
+            self._own.read(layer, self._slots, self._length),
+            strict=True,
+        )
+        keys, values = (torch.cat(part, 2) for part in parts)
+        rows = q[self._rows].transpose(1, 2)
+        out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=self._mask.to(q.dtype), enable_gqa=True)
+        return out.transpose(1, 2).flatten(0, 1)[self._unpad]
+
+
+class DecodeAttention:
+    """An `Attend` for one new token of each of some episodes, in a few forward passes one after another.
+
+    Rows are the first slots of the store, idle ones included: reading some of those is cheaper than copying the
+    others. Call `place` before every forward pass.
     """
 
     def __init__(
@@ -132,131 +168,109 @@ class EpisodeAttention:
         prompts: Store,
         own: Store,
         slots: Sequence[int],
+        stored: Sequence[int],
         prompt_slots: Sequence[int],
         prompt_lengths: Sequence[int],
+        passes: int,
     ) -> None:
-        """`slots` of the episodes in `own`, the slot of each one's prompt in `prompts`, and the prompt's length."""
+        """`slots` of the episodes in ascending order, what is stored of each, and its prompt, for so many passes."""
         self._shape, self._prompts, self._own = shape, prompts, own
-        span = max(slots) + 1
-        if len(slots) >= _DENSE * span:
-            # Rows are slots, holes included: reading a few idle rows is cheaper than copying the others.
-            self.rows: list[int] = list(slots)
-            self._count, self._own_slots = span, span
-            self._row_slots: Tensor | None = None
-        else:
-            self.rows = list(range(len(slots)))
-            self._count = len(slots)
-            self._own_slots = self._row_slots = torch.tensor(slots, device=shape.device)  # type: ignore[assignment]
-        self._group(prompt_slots, prompt_lengths)
+        self._count = slots[-1] + 1
+        first = torch.zeros(self._count, dtype=torch.long)
+        first[torch.tensor(slots)] = torch.tensor(stored)
+        self._first = max(stored)
+        last = first + torch.arange(passes)[:, None]  # [passes, rows] the newest token of each
+        hidden = torch.arange(self._first + passes) > last[..., None]
+        mask = torch.zeros(hidden.shape, dtype=shape.dtype).masked_fill_(hidden, float("-inf")).to(shape.device)
+        self._masks = mask.repeat_interleave(shape.kv_heads, 1)[:, :, None]
+        self._group(slots, prompt_slots, prompt_lengths)
 
-    def _group(self, prompt_slots: Sequence[int], prompt_lengths: Sequence[int]) -> None:
+    def _group(self, slots: Sequence[int], prompt_slots: Sequence[int], prompt_lengths: Sequence[int]) -> None:
         """Lay the rows out as [groups, members], so that a group's prompt is read once for all of its members."""
         device = self._shape.device
         members: dict[int, list[int]] = {}
         lengths: dict[int, int] = {}
-        for row, prompt, length in zip(self.rows, prompt_slots, prompt_lengths, strict=True):
+        for row, prompt, length in zip(slots, prompt_slots, prompt_lengths, strict=True):
             members.setdefault(prompt, []).append(row)
             lengths[prompt] = length
-        order = sorted(members)
-        if len(order) >= _DENSE * (order[-1] + 1):
-            self._prompt_slots: Tensor | int = order[-1] + 1
-            order = list(range(order[-1] + 1))
-        else:
-            self._prompt_slots = torch.tensor(order, device=device)
-        self._groups, self._members = len(order), max(len(rows) for rows in members.values())
-        table = [members.get(prompt, []) for prompt in order]
-        padded = [row for rows in table for row in [*rows, *[0] * (self._members - len(rows))]]
+        self._groups, self._members = len(members), max(map(len, members.values()))
+        grid = [row for rows in members.values() for row in [*rows, *[0] * (self._members - len(rows))]]
         back = [0] * self._count
-        for group, rows in enumerate(table):
+        for group, rows in enumerate(members.values()):
             for index, row in enumerate(rows):
                 back[row] = group * self._members + index
-        same = padded == list(range(self._count))
-        self._to_group = None if same else torch.tensor(padded, device=device)
+        same = grid == list(range(self._count))
+        self._to_group = None if same else torch.tensor(grid, device=device)
         self._from_group = None if same else torch.tensor(back, device=device)
-        length_of = [lengths.get(prompt, 1) for prompt in order]
-        self._prompt_length = max(length_of)
-        self._prompt_mask: Tensor | None = None
-        if min(length_of) < self._prompt_length:
-            hidden = torch.arange(self._prompt_length) >= torch.tensor(length_of)[:, None]
-            mask = torch.zeros(hidden.shape, dtype=self._score_dtype).masked_fill_(hidden, float("-inf"))
-            self._prompt_mask = mask[:, None].to(device)
+        self._prompt_length = longest = max(lengths.values())
+        hidden = torch.arange(longest) >= torch.tensor(list(lengths.values()))[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self._shape.dtype).masked_fill_(hidden, float("-inf")).to(device)
+        self._prompt_mask = mask.repeat_interleave(self._shape.kv_heads, 0)[:, None]
+        order = list(members)
+        chosen = len(order) if order == list(range(len(order))) else torch.tensor(order, device=device)
+        # The prompts stay the same for all passes, so they are fetched once.
+        self._of_prompts = [
+            tuple(part.flatten(0, 1) for part in self._prompts.read(layer, chosen, longest))
+            for layer in range(self._shape.layers)
+        ]
 
-    @property
-    def _score_dtype(self) -> torch.dtype:
-        return torch.promote_types(self._shape.dtype, torch.float32)
-
-    def place(self, rows: Tensor, steps: Tensor | None, starts: Tensor, width: int, length: int) -> None:
-        """Say where the tokens of the next forward pass belong.
+    def place(self, number: int, rows: Tensor, stored: Tensor) -> None:
+        """Say where the tokens of the forward pass with this number belong.
 
         Args:
-            rows: [N] row of each token, a value of `self.rows`.
-            steps: [N] number of the token among the row's new ones; None when each row has one.
-            starts: [N] how many tokens of its own the row had stored before.
-            width: the most new tokens of any row.
-            length: the most tokens of any row afterwards, new ones included.
+            number: of the pass, from 0.
+            rows: [N] the slot of each token.
+            stored: [N] how many tokens of its own the row had stored before.
         """
-        device = self._shape.device
-        self._width, self._length = width, length
-        self._token_slots = rows if self._row_slots is None else self._row_slots[rows]
-        self._token_positions = starts if steps is None else starts + steps
-        self._cells: Tensor | None = rows if steps is None else rows * width + steps
-        first = torch.zeros(self._count, dtype=torch.long, device=device).index_copy_(0, rows, starts)
-        if steps is None and len(rows) == self._count:
-            self._cells = None  # every row has its token, and they come in order of rows
-        seen = first[:, None] + torch.arange(width, device=device)
-        hidden = torch.arange(length, device=device) > seen[..., None]
-        mask = torch.zeros(hidden.shape, dtype=self._score_dtype, device=device)
-        self._mask = mask.masked_fill_(hidden, float("-inf"))[:, None, :, None]
+        self._slots, self._positions = rows, stored
+        self._length = self._first + number + 1
+        self._mask = self._masks[number, :, :, : self._length]
+        self._whole = len(rows) == self._count
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Softmax over both parts with one maximum and one sum."""
+        """One softmax over both parts."""
         heads, kv, dim = self._shape.heads, self._shape.kv_heads, self._shape.head_dim
-        rows, width, repeat = self._count, self._width, heads // kv
-        self._own.write(layer, self._token_slots, self._token_positions, k, v)
-        q = q * (
-            dim**-0.5 / math.log(2)
-        )  # in powers of two: exp slows down tenfold where a score is -inf, exp2 does not
-        if self._cells is not None:
-            q = q.new_zeros(rows * width, heads, dim).index_copy_(0, self._cells, q)
-        q = q.view(rows, width, kv, repeat, dim)
-        own_k, own_v = self._own.read(layer, self._own_slots, self._length)
-        prompt_k, prompt_v = self._prompts.read(layer, self._prompt_slots, self._prompt_length)
-
-        own = torch.bmm(q.transpose(1, 2).reshape(rows * kv, width * repeat, dim), own_k).to(self._score_dtype)
-        own.view(rows, kv, width, repeat, -1).add_(self._mask)
-        shared = torch.bmm(self._grouped(q), prompt_k).to(self._score_dtype)
-        if self._prompt_mask is not None:
-            shared.view(self._groups, -1, self._prompt_length).add_(self._prompt_mask)
-
-        top = torch.maximum(self._by_row(own.amax(-1, True)), self._ungrouped(shared.amax(-1, True)))
-        own.sub_(top.transpose(1, 2).reshape(rows * kv, width * repeat, 1)).exp2_()
-        shared.sub_(self._grouped(top)).exp2_()
-        total = self._by_row(own.sum(-1, True)) + self._ungrouped(shared.sum(-1, True))
-        mixed = self._by_row(torch.bmm(own.to(q.dtype), own_v)) + self._ungrouped(
-            torch.bmm(shared.to(q.dtype), prompt_v)
-        )
-        out = (mixed / total).to(q.dtype).reshape(rows * width, heads, dim)
-        return out if self._cells is None else out.index_select(0, self._cells)
-
-    def _by_row(self, x: Tensor) -> Tensor:
-        """[R * KV, width * repeat, c] as [R, width, KV, repeat, c]."""
-        return x.view(self._count, self._shape.kv_heads, self._width, -1, x.shape[-1]).transpose(1, 2)
+        self._own.write(layer, self._slots, self._positions, k, v)
+        if not self._whole:
+            q = q.new_zeros(self._count, heads, dim).index_copy_(0, self._slots, q)
+        own_k, own_v = (part.flatten(0, 1) for part in self._own.read(layer, self._count, self._length))
+        prompt_k, prompt_v = self._of_prompts[layer]
+        scale = dim**-0.5
+        own = torch.baddbmm(self._mask, q.reshape(self._count * kv, -1, dim), own_k.transpose(1, 2), alpha=scale)
+        q = self._grouped(q.view(self._count, kv, -1, dim))
+        shared = torch.baddbmm(self._prompt_mask, q, prompt_k.transpose(1, 2), alpha=scale)
+        both = torch.cat((own.view(self._count, kv, -1, self._length), self._ungrouped(shared)), -1)
+        weights = both.softmax(-1, dtype=torch.promote_types(both.dtype, torch.float32)).to(v.dtype)
+        own = torch.bmm(weights[..., : self._length].flatten(0, 1), own_v)
+        shared = torch.bmm(self._grouped(weights[..., self._length :]), prompt_v)
+        out = self._ungrouped(shared).add_(own.view(self._count, kv, -1, dim)).view(self._count, heads, dim)
+        return out if self._whole else out.index_select(0, self._slots)
 
     def _grouped(self, x: Tensor) -> Tensor:
-        """[R, width, KV, repeat, c] as [groups * KV, members * width * repeat, c]."""
-        _, width, kv, repeat, c = x.shape
+        """[R, KV, repeat, c] as [groups * KV, members * repeat, c]."""
         if self._to_group is not None:
             x = x.index_select(0, self._to_group)
-        x = x.reshape(self._groups, self._members, width, kv, repeat, c).permute(0, 3, 1, 2, 4, 5)
-        return x.reshape(self._groups * kv, self._members * width * repeat, c)
+        _, kv, repeat, c = x.shape
+        x = x.view(self._groups, self._members, kv, repeat, c).transpose(1, 2)
+        return x.reshape(self._groups * kv, self._members * repeat, c)
 
     def _ungrouped(self, x: Tensor) -> Tensor:
-        """The inverse of `_grouped`."""
-        kv, width = self._shape.kv_heads, self._width
-        x = x.view(self._groups, kv, self._members, width, -1, x.shape[-1]).permute(0, 2, 3, 1, 4, 5)
-        x = x.reshape(self._groups * self._members, width, kv, -1, x.shape[-1])
-        return x if self._from_group is None else x.index_select(0, self._from_group)
+        """The inverse of `_grouped`, in memory of its own."""
+        kv, c = self._shape.kv_heads, x.shape[-1]
+        x = x.view(self._groups, kv, self._members, -1, c).transpose(1, 2).flatten(0, 1)
+        return x.contiguous() if self._from_group is None else x.index_select(0, self._from_group)
 
 
-_DENSE = 0.75
-"""Read slots in place, idle ones included, when at least this share of them is wanted; else copy the wanted ones."""
+def padded(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For runs of `lengths` [R], one after another, laid out as [R, longest].
+
+    Returns:
+        [R, longest] the flat index of each token, padding repeating the run's last; the indices into R * longest of
+        what is not padding; and [R, longest] whether it is not.
+    """
+    length = torch.tensor(lengths)
+    steps = torch.arange(max(lengths))
+    valid = steps < length[:, None]
+    starts = length.cumsum(0) - length
+    rows = starts[:, None] + torch.minimum(steps, length[:, None] - 1)
+    return rows.to(device), valid.flatten().nonzero()[:, 0].to(device), valid.to(device)

@@ -99,7 +99,9 @@ class TorchPolicy:
         if shards is None:
             small = parameter.device.type == "cpu" and sum(p.numel() for p in model.parameters()) < 32_000_000
             shards = torch.get_num_threads() if small else 1
-        self._shards = [Waves(decoder, shape, stop_token_ids, prefill_tokens=8192) for _ in range(shards)]
+        # On a CPU a short pass stays in the caches, and its rows are of like length; a GPU wants work.
+        prefill = 512 if parameter.device.type == "cpu" else 8192
+        self._shards = [Waves(decoder, shape, stop_token_ids, prefill_tokens=prefill) for _ in range(shards)]
         self._home: dict[str, Waves] = {}
         self._deterministic = parameter.device.type == "cpu" if deterministic is None else deterministic
         self._max_batch, self._wave = max_batch, wave

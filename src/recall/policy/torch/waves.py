@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recall.policy.torch.cache import EpisodeAttention, PromptAttention, Shape, Store
+from recall.policy.torch.cache import DecodeAttention, PromptAttention, ReplyAttention, Shape, Store
 from recall.policy.torch.decoder import Decoder
 from recall.policy.torch.sampling import Draw, uniforms
 from recall.types import Sampling
@@ -178,7 +178,8 @@ class Waves:
             return
         outside = sorted(slot for slot in active if slot >= len(active))
         holes = sorted(set(range(len(active))) - active)
-        self._own_store.swap(outside, holes)
+        longest = max(row.stored for row in self._rows.values())
+        self._own_store.swap(outside, holes, longest)
         moved = dict(zip([*outside, *holes], [*holes, *outside], strict=True))
         for row in self._rows.values():
             row.slot = moved.get(row.slot, row.slot)
@@ -208,7 +209,6 @@ class Waves:
         news = [index for index, row in enumerate(rows) if row.token_ids]
         news.sort(key=lambda index: (len(rows[index].token_ids) - rows[index].stored, rows[index].slot))
         for chunk in _chunks(news, [len(rows[i].token_ids) - rows[i].stored for i in news], self._prefill_tokens):
-            chunk.sort(key=lambda index: rows[index].slot)
             for index, row_logits in zip(chunk, self._run_chunk([rows[i] for i in chunk]), strict=True):
                 logits[index] = row_logits
         draw = Draw.build(
@@ -221,25 +221,22 @@ class Waves:
         self.stats += EngineStats(sampled_tokens=len(turns))
 
     def _run_chunk(self, rows: list[_Row]) -> Tensor:
-        """[R, V] logits after the last token of each row, sorted by slot."""
+        """[R, V] logits after the last token of each row."""
         news = [row.token_ids[row.stored :] for row in rows]
-        attention = self._attention(rows)
-        lengths = self._tensor([len(new) for new in news])
-        ends = lengths.cumsum(0)
-        steps = torch.arange(int(ends[-1]), device=self._shape.device) - (ends - lengths).repeat_interleave(lengths)
-        starts = self._tensor([row.stored for row in rows])
-        row_index = self._tensor(attention.rows)
-        prompt_lengths = self._tensor([len(row.prompt.token_ids) for row in rows])
-        attention.place(
-            row_index.repeat_interleave(lengths),
-            steps,
-            starts.repeat_interleave(lengths),
-            max(len(new) for new in news),
-            max(len(row.token_ids) for row in rows),
+        lengths = [len(new) for new in news]
+        attention = ReplyAttention(
+            self._prompt_store,
+            self._own_store,
+            [row.slot for row in rows],
+            [row.stored for row in rows],
+            lengths,
+            [row.prompt.slot for row in rows],
+            [len(row.prompt.token_ids) for row in rows],
+            self._shape.device,
         )
-        positions = (prompt_lengths + starts).repeat_interleave(lengths) + steps
         tokens = self._tensor([token for new in news for token in new])
-        logits = self._decoder.forward(tokens, positions, attention, logits_at=ends - 1)
+        last = self._tensor(lengths).cumsum(0) - 1
+        logits = self._decoder.forward(tokens, attention.positions, attention, logits_at=last)
         for row in rows:
             row.stored = len(row.token_ids)
         self.stats += EngineStats(prefilled_tokens=len(tokens))
@@ -249,23 +246,30 @@ class Waves:
         """Sample up to `steps` tokens of each turn; turns are sorted by slot, each with one token not yet stored."""
         device = self._shape.device
         rows = [self._rows[turn.episode_id] for turn in turns]
-        attention = self._attention(rows)
-        index = self._tensor(attention.rows)
+        attention = DecodeAttention(
+            self._shape,
+            self._prompt_store,
+            self._own_store,
+            [row.slot for row in rows],
+            [row.stored for row in rows],
+            [row.prompt.slot for row in rows],
+            [len(row.prompt.token_ids) for row in rows],
+            steps,
+        )
+        slot = self._tensor([row.slot for row in rows])
         token = self._tensor([row.token_ids[-1] for row in rows])
         stored = self._tensor([row.stored for row in rows])
         position = stored + self._tensor([len(row.prompt.token_ids) for row in rows])
         left = self._tensor([turn.limit - len(turn.token_ids) for turn in turns])
         draw = Draw.build([t.sampling.temperature for t in turns], [t.sampling.top_p for t in turns], device)
         drawn = uniforms([turn.seed for turn in turns], [len(turn.token_ids) for turn in turns], steps).to(device)
-        length = max(row.stored for row in rows)
         alive = torch.arange(len(turns), device=device)
         taken = torch.full_like(alive, steps)
         out_ids = torch.zeros(steps, len(turns), dtype=torch.long, device=device)
         out_logprobs = torch.zeros(steps, len(turns), dtype=torch.float32, device=device)
         decoded = ran = 0
         for step in range(steps):
-            length += 1
-            attention.place(index, None, stored, 1, length)
+            attention.place(step, slot, stored)
             logits = self._decoder.forward(token, position, attention)
             token, logprob = draw(logits, drawn[step, alive])
             out_ids[step, alive] = token
@@ -278,8 +282,8 @@ class Waves:
                 keep = (~ended).nonzero()[:, 0]
                 if not len(keep):
                     break
-                alive, index, token, stored, position, left = (
-                    part[keep] for part in (alive, index, token, stored, position, left)
+                alive, slot, token, stored, position, left = (
+                    part[keep] for part in (alive, slot, token, stored, position, left)
                 )
                 draw = draw.select(keep)
         columns = zip(taken.tolist(), out_ids.T.tolist(), out_logprobs.T.tolist(), strict=True)
@@ -287,16 +291,6 @@ class Waves:
             row.stored += number
             self._extend(turn, row, ids[:number], logprobs[:number])
         self.stats += EngineStats(sampled_tokens=decoded, decode_steps=ran, decoded_tokens=decoded)
-
-    def _attention(self, rows: Sequence[_Row]) -> EpisodeAttention:
-        return EpisodeAttention(
-            self._shape,
-            self._prompt_store,
-            self._own_store,
-            [row.slot for row in rows],
-            [row.prompt.slot for row in rows],
-            [len(row.prompt.token_ids) for row in rows],
-        )
 
     def _extend(self, turn: Turn, row: _Row, ids: list[int], logprobs: list[float]) -> None:
         row.token_ids += ids
