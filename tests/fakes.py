@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from recall.errors import SandboxError
-from recall.sandbox.base import CallResult, Session
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Session, SessionOptions
 from recall.types import CallStatus, ToolSpec
 
 ABBREVIATION = '{"type": "function", "function": {"name": "'
@@ -54,7 +54,7 @@ class InProcessSandbox:
         self.opened = 0
         self.open_sessions = 0
 
-    async def open(self, source: str) -> Session:
+    async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> Session:
         if self.broken:
             raise SandboxError("no process could be had")
         namespace: dict[str, Any] = {}

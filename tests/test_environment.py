@@ -8,7 +8,7 @@ import pytest
 from fakes import InProcessSandbox, tool
 from recall.environment import FunctionEnvironment, Limits, ToolEnvironment, ToolEnvironments
 from recall.errors import ConfigError, SandboxError
-from recall.sandbox.base import CallResult, Session
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Session, SessionOptions
 from recall.types import AssistantTurn, CallStatus, MalformedCall, Message, Step, StopReason, Task, ToolCall, ToolSpec
 
 SOURCE = """
@@ -170,7 +170,7 @@ async def test_what_a_tool_printed_is_shown_after_its_result() -> None:
         async def close(self) -> None: ...
 
     class Sandbox(InProcessSandbox):
-        async def open(self, source: str) -> Session:
+        async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> Session:
             return Printing()
 
     answer = await (await started(ToolEnvironment(TASK, Sandbox()))).step(turn(ToolCall("fail", {})))
@@ -196,7 +196,7 @@ async def test_calls_of_a_turn_wait_together() -> None:
         async def close(self) -> None: ...
 
     class Sandbox(InProcessSandbox):
-        async def open(self, source: str) -> Session:
+        async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> Session:
             return Slow()
 
     env = await started(ToolEnvironment(TASK, Sandbox()))

@@ -25,7 +25,7 @@ from recall.datasets.rows import write_tasks  # noqa: E402
 from recall.environment import Limits, ToolEnvironments  # noqa: E402
 from recall.errors import ConfigError, RolloutError, SandboxError  # noqa: E402
 from recall.evaluation.local import PolicySettings  # noqa: E402
-from recall.sandbox.base import Session  # noqa: E402
+from recall.sandbox.base import DEFAULT_OPTIONS, Session, SessionOptions  # noqa: E402
 from recall.store import Run, read_groups  # noqa: E402
 from recall.synth.tasks import ToolTasks  # noqa: E402
 from recall.trainers.local import LocalTrainer, Outcome, open_run  # noqa: E402
@@ -314,7 +314,7 @@ async def test_groups_without_variance_are_replaced_and_counted_all_the_same(tin
 
 
 class NoSandbox:
-    async def open(self, source: str) -> Session:
+    async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> Session:
         raise SandboxError("no process could be had")
 
     async def close(self) -> None: ...

@@ -16,8 +16,10 @@ import pytest
 
 from recall.errors import ConfigError, SandboxError
 from recall.sandbox.base import CallResult
+from recall.sandbox.decoding import decode_reply
 from recall.sandbox.local import LocalSandbox, SandboxLimits
-from recall.sandbox.session import LocalSession, decode_reply
+from recall.sandbox.profiles import Profile
+from recall.sandbox.session import LocalSession
 from recall.types import CallStatus
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux")
@@ -349,11 +351,11 @@ ATTACKS = {
         "import os\nos.write(3, (100000).to_bytes(4) + (1).to_bytes(4))\nos.write(3, b'[' * 100000)",
         "crashed",
     ),
-    "half a frame": ("import os, time\nos.write(3, b'\\0\\0\\0\\4\\0\\0\\0\\1no')\ntime.sleep(1e6)", "timeout"),
+    "half a frame": ("import os, time\nos.write(3, b'\\0\\0\\0\\4\\0\\0\\0\\1no')\ntime.sleep(1e6)", "crashed"),
     "dripping frame": (
         "import os, time\nos.write(3, b'\\0\\0\\0\\xff\\0\\0\\0\\1')\n"
         "while True: os.write(3, b'[') and time.sleep(0.05)",
-        "timeout",
+        "timeout crashed",
     ),
     "forged frame": (
         'import os\nb = b\'["ok",42,"",null]\'\nos.write(3, len(b).to_bytes(4) + (1).to_bytes(4) + b)',
@@ -394,9 +396,9 @@ async def test_an_attack_costs_only_its_own_session(box: LocalSandbox, name: str
             began = time.monotonic()
             result = await attacker.call("f", {}, timeout_s=1.0)
             assert result.status in statuses.split(), result
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 3
             assert (result.error is None) == (result.status is CallStatus.OK)
-            if result.status in (CallStatus.TIMEOUT, CallStatus.CRASHED):
+            if result.state_lost:
                 assert (await attacker.call("f", {})).status is CallStatus.STATE_LOST
             assert (await victim.call("bump", {})).result == 42
         await eventually(lambda: len(children_of(zygote)) == 1)
@@ -497,7 +499,8 @@ async def test_a_call_ends_at_its_time_out(box: LocalSandbox, timeout_s: float) 
     await session.call("g", {})
     result = await session.call("f", {}, timeout_s=timeout_s)
     assert result.status is CallStatus.TIMEOUT
-    assert timeout_s <= result.duration_s < 1.5 * timeout_s
+    assert timeout_s <= result.duration_s < 3 * timeout_s
+    assert result.state_lost is False
     await session.close()
 
 
@@ -703,14 +706,14 @@ def test_a_body_that_is_no_reply_is_none(body: bytes) -> None:
 def test_text_from_a_reply_can_always_be_encoded() -> None:
     reply = decode_reply(b'["ok",{"\\ud800":["\\uDFFFx","\\ud83d\\ude00"]},"\\ud800\xff",null]')
     assert reply is not None
-    assert reply.result == {"\ufffd": ["\ufffdx", "😀"]}
-    reply.output.encode()
+    assert reply.result.result == {"\ufffd": ["\ufffdx", "😀"]}
+    reply.result.output.encode()
 
 
 def test_numbers_that_json_lacks_are_none() -> None:
     reply = decode_reply(b'["ok",[NaN,-Infinity],"",null]')
     assert reply is not None
-    assert reply.result == [None, None]
+    assert reply.result.result == [None, None]
 
 
 # --- settings
@@ -724,7 +727,7 @@ def test_a_limit_out_of_range_is_named(setting: dict[str, Any]) -> None:
 
 def test_only_the_standard_library_can_be_preloaded() -> None:
     with pytest.raises(ConfigError, match="numpy"):
-        LocalSandbox(preload=["math", "numpy"])
+        Profile(preload=("math", "numpy"))
 
 
 async def test_nothing_starts_before_the_first_open() -> None:

@@ -24,6 +24,15 @@ class SandboxError(RolloutError):
     """The sandbox itself failed: it could not start, or a session was lost through no fault of the model."""
 
 
+class SandboxBusy(SandboxError):  # noqa: N818 - a state, not an error of anyone
+    """The sandbox has no room now; nothing was started, so trying again later is safe."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds after which trying again makes sense."""
+
+
 class PolicyError(RolloutError):
     """The engine behind a policy failed to sample."""
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from recall.errors import ConfigError
 from recall.nano.corpus import Document, copy, encode_dialogue, recall, several, single_call, texts_of, walk
+from recall.nano.muon import Muon
 from recall.nano.tokenizer import build_tokenizer
 from recall.renderer import ChatMLRenderer, default_template
 from recall.store import write_atomic
@@ -175,7 +176,7 @@ def optimizers_of(model: nn.Module, settings: PretrainSettings) -> list[torch.op
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "embed" not in name]
     others = [parameter for name, parameter in named if parameter.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(matrices, lr=settings.matrix_learning_rate, weight_decay=0.0),
+        Muon(matrices, lr=settings.matrix_learning_rate),
         torch.optim.AdamW(others, lr=settings.other_learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 

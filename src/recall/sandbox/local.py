@@ -1,293 +1,325 @@
 """A sandbox on this machine: one confined process per session, forked from a warm zygote.
 
-What runs in a session may loop, crash, flood or lie: it costs that call and that session's state, nothing else. It is
-not a fortress (`docs/sandbox.md` says what is missing) and serves nobody over the network. One `LocalSandbox` belongs
-to one thread of one process; it may be used from several event loops there, one after another.
+What runs in a session may loop, crash, flood or lie: it costs that call and that session's state, nothing else. It
+serves nobody over the network; `recall.sandbox.server` does, with this behind it. One `LocalSandbox` belongs to one
+thread of one process; it may be used from several event loops there, one after another.
 """
 
 import asyncio
-import json
-import os
-import signal
-import socket
-import sys
-import time
-import weakref
-from array import array
+import base64
+import binascii
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
 
 from recall.errors import ConfigError, SandboxError, boundary
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
+from recall.sandbox.host import ZygoteHost
+from recall.sandbox.isolation import LAYERS, unmet
 from recall.sandbox.limits import SandboxLimits
-from recall.sandbox.session import START_TIMEOUT_S, LocalSession
-from recall.sandbox.wire import BOOTSTRAP, LAYERS, MESSAGE
+from recall.sandbox.profiles import PROFILES, Profile
+from recall.sandbox.session import LocalSession, Web
+from recall.sandbox.stats import SandboxStats
+from recall.types import CallStatus
 
-__all__ = ["DEFAULT_PRELOAD", "LocalSandbox", "LocalSession", "SandboxLimits"]
+__all__ = ["CodeResult", "LocalSandbox", "LocalSession", "SandboxLimits"]
 
-DEFAULT_PRELOAD = ("collections", "copy", "datetime", "functools", "itertools", "math", "random", "re", "typing")
-"""Modules that sessions find already imported. Others of the standard library cost the session that imports them."""
+_REFILL_DELAY_S = 0.002
+"""The pool is filled up a moment after it was drawn from, when whoever drew is at work."""
+_SCRATCH = "scratch"
 
-_STOP_TIMEOUT_S = 2.0
+
+@dataclass(frozen=True, slots=True)
+class CodeResult:
+    """What a program came to."""
+
+    status: Literal["finished", "timeout", "error"]
+    """`error`: its process died, or what it printed could not be brought back."""
+    return_code: int | None
+    """Its exit status; None unless it finished."""
+    stdout: str = ""
+    """What it printed, cut with a note where it was too long."""
+    stderr: str = ""
+    """The same of standard error, tracebacks included."""
+    files: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    """Those asked for and there."""
+    duration_s: float = 0.0
+    """Wall time in seconds."""
 
 
-class _Zygote:
-    """The parent's side of one zygote process."""
+class _Station:
+    """The zygotes of one profile, and the processes kept ready for its sessions."""
 
-    def __init__(self, limits: SandboxLimits, preload: Sequence[str]) -> None:
-        self.limits = limits
-        self.layers: tuple[str, ...] | None = None
-        """The layers of isolation that hold; None until the zygote is ready."""
-        self.dead = False
-        self.sessions: dict[int, LocalSession] = {}
-        """Those whose process is not known to be gone."""
-        self._count = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._unsent: deque[tuple[bytes, socket.socket | None]] = deque()
-        self._watchers: list[asyncio.Future[None]] = []
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
-        with theirs:
-            self.pid = _spawn(theirs, limits, preload)
-        self._finalizer = weakref.finalize(self, _end_process, self.pid, os.getpid())
+    def __init__(self, profile: Profile, zygotes: int, pool: int, web: Web | None) -> None:
+        self.profile = profile
+        self.stats = SandboxStats()
+        self._zygotes: list[ZygoteHost | None] = [None] * zygotes
+        self._pool_size, self._web = pool, web
+        self._pool: deque[LocalSession] = deque()
+        self._refill: asyncio.TimerHandle | None = None
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve from `loop` from now on."""
-        if self._loop is loop or self.dead:
+    @property
+    def hosts(self) -> list[ZygoteHost]:
+        return [host for host in self._zygotes if host is not None]
+
+    async def zygote(self, loop: asyncio.AbstractEventLoop) -> ZygoteHost:
+        """The one with the fewest sessions, running."""
+        hosts = [await self._running(index, loop) for index in range(len(self._zygotes))]
+        return min(hosts, key=len)
+
+    async def _running(self, index: int, loop: asyncio.AbstractEventLoop) -> ZygoteHost:
+        host = self._zygotes[index]
+        if host is not None and host.dead:
+            self._zygotes[index] = None
+            self.stats.restarts += 1
+            await host.stop()
+            host = self._zygotes[index]  # another opener may have been quicker
+        if host is None:
+            host = self._zygotes[index] = ZygoteHost(self.profile, self.stats, self._web)
+        host.attach(loop)
+        if host.layers is None:
+            await host.ready()
+        return host
+
+    def lacking(self) -> set[str]:
+        """The layers that the profile asks for and does not get."""
+        unasked = {
+            name
+            for name, asked in (("pid", self.profile.processes), ("scratch", self.profile.scratch_bytes))
+            if not asked
+        }
+        held = [set(host.layers) for host in self.hosts if host.layers is not None]
+        return {layer for layer in LAYERS if layer not in unasked and not all(layer in layers for layers in held)}
+
+    def live(self) -> int:
+        """Sessions whose process is not known to be gone, those of the pool left out."""
+        return sum(map(len, self.hosts)) - len(self._pool)
+
+    def pooled(self) -> int:
+        return len(self._pool)
+
+    def drawn(self) -> LocalSession | None:
+        """A process of the pool that waits for a source, if there is one."""
+        while self._pool:
+            session = self._pool.popleft()
+            if session.ready:
+                return session
+        return None
+
+    def replenish(self, loop: asyncio.AbstractEventLoop, *, now: bool = False) -> None:
+        """Fill the pool up, now or soon."""
+        if not self._pool_size:
             return
-        self._detach()
-        self._loop = loop
-        loop.add_reader(self._socket.fileno(), self._readable)
-        if self._unsent:
-            loop.add_writer(self._socket.fileno(), self._writable)
+        if self._refill is not None:
+            self._refill.cancel()
+        if now:
+            self._fill(loop)
+        else:
+            self._refill = loop.call_later(_REFILL_DELAY_S, self._fill, loop)
 
-    async def change(self) -> None:
-        """Wait until `layers`, `sessions` or `dead` may have changed."""
-        watcher = asyncio.get_running_loop().create_future()
-        self._watchers.append(watcher)
-        await watcher
+    def _fill(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._refill = None
+        hosts = [host for host in self.hosts if not host.dead and host.layers is not None]
+        while hosts and len(self._pool) < self._pool_size:
+            session = min(hosts, key=len).fork(DEFAULT_OPTIONS, warm=True)
+            session.attach(loop)
+            self._pool.append(session)
 
-    def fork(self) -> LocalSession:
-        """Ask for a child; the session is there at once, its process follows."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self._count += 1
-        session = LocalSession(self._count, self, ours)
-        self.sessions[self._count] = session
-        self._send(MESSAGE.pack(b"F", self._count, 0), theirs)
-        return session
-
-    def kill(self, number: int) -> None:
-        """Kill a child, if it lives."""
-        if number in self.sessions:
-            self._send(MESSAGE.pack(b"K", number, 0), None)
-
-    async def stop(self) -> None:
-        """End the zygote and every child, and wait until they are gone."""
-        self._died("the sandbox was closed")
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while not _reaped(self.pid):
-            if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
-            await asyncio.sleep(0.001)
-        self._finalizer.detach()
-
-    def _detach(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._socket.fileno())
-            self._loop.remove_writer(self._socket.fileno())
-        self._loop = None
-
-    def _send(self, message: bytes, descriptor: socket.socket | None) -> None:
-        if self.dead:
-            return
-        self._unsent.append((message, descriptor))
-        if len(self._unsent) == 1:
-            self._flush()
-            if self._unsent and self._loop is not None:
-                self._loop.add_writer(self._socket.fileno(), self._writable)
-
-    def _flush(self) -> None:
-        while self._unsent:
-            message, descriptor = self._unsent[0]
-            rights = [] if descriptor is None else [array("i", [descriptor.fileno()])]
-            try:
-                self._socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds) for fds in rights])
-            except BlockingIOError:
-                return
-            except OSError:
-                self._died("the zygote is gone")
-                return
-            if descriptor is not None:
-                descriptor.close()
-            self._unsent.popleft()
-
-    def _writable(self) -> None:
-        self._flush()
-        if not self._unsent and self._loop is not None:
-            self._loop.remove_writer(self._socket.fileno())
-
-    def _readable(self) -> None:
-        while not self.dead:
-            try:
-                message = self._socket.recv(MESSAGE.size)
-            except BlockingIOError:
-                break
-            except OSError:
-                message = b""
-            if not message:
-                self._died("the zygote died")
-                break
-            kind, number, value = MESSAGE.unpack(message)
-            if kind == b"R":
-                self.layers = tuple(layer for bit, layer in enumerate(LAYERS) if value >> bit & 1)
-            elif (session := self.sessions.pop(number, None)) is not None:
-                if kind == b"X":
-                    session.ended(value)
-                else:
-                    session.fail("the zygote could not fork")
-        self._tell()
-
-    def _tell(self) -> None:
-        watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done() and not watcher.get_loop().is_closed():
-                watcher.set_result(None)
-
-    def _died(self, reason: str) -> None:
-        if self.dead:
-            return
-        self.dead = True
-        self._detach()
-        self._socket.close()
-        for _, descriptor in self._unsent:
-            if descriptor is not None:
-                descriptor.close()
-        self._unsent.clear()
-        sessions, self.sessions = self.sessions, {}
-        for session in sessions.values():
-            session.fail(reason)
-        self._tell()
-
-
-def _spawn(control: socket.socket, limits: SandboxLimits, preload: Sequence[str]) -> int:
-    if sys.platform != "linux":
-        raise SandboxError("the local sandbox needs Linux")
-    settings = {
-        "parent": os.getpid(),
-        "preload": list(preload),
-        "reply": {
-            "output_chars": limits.output_chars,
-            "result_bytes": limits.result_bytes,
-            "error_chars": limits.error_chars,
-        },
-        "confinement": {
-            "cpu_s": limits.cpu_s,
-            "memory_bytes": limits.memory_bytes,
-            "file_bytes": limits.file_bytes,
-            "nofile": limits.nofile,
-        },
-    }
-    # Not `-I`, which would ignore the fixed hash seed: with the environment given here, the other flags are as strict,
-    # and the order of a set of strings is the same in every session and every run.
-    flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
-    arguments = [sys.executable, *flags, "-c", BOOTSTRAP, str(Path(__file__).parent), json.dumps(settings)]
-    with boundary(SandboxError, "starting the zygote", OSError):
-        return os.posix_spawn(
-            sys.executable,
-            arguments,
-            {"PYTHONHASHSEED": "0"},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, control.fileno(), 3),
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            ],
-            setsid=True,
-        )
-
-
-def _reaped(pid: int) -> bool:
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return True
-
-
-def _end_process(pid: int, owner: int) -> None:
-    """End a zygote that nobody stopped; its children die with it. Not from a fork of the process that it belongs to."""
-    if os.getpid() == owner and not _reaped(pid):
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    async def close(self) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
+        hosts, self._zygotes = self.hosts, [None] * len(self._zygotes)
+        self._pool.clear()
+        for host in hosts:
+            await host.stop()
 
 
 class LocalSandbox:
     """Opens sessions in confined processes on this machine. See `recall.sandbox.base.Sandbox`.
 
-    Nothing is started before the first `open`. A zygote that died is replaced by the next one.
+    Nothing is started before `start` or the first `open`. A zygote that died is replaced by the next one.
     """
 
-    def __init__(self, limits: SandboxLimits | None = None, *, preload: Sequence[str] = DEFAULT_PRELOAD) -> None:
-        """Take the limits of a session, and the standard-library modules that sessions find imported.
+    def __init__(
+        self,
+        limits: SandboxLimits | None = None,
+        *,
+        profiles: Mapping[str, Profile] = PROFILES,
+        require: Sequence[str] = (),
+        zygotes: int = 1,
+        pool: int = 0,
+        web: Web | None = None,
+    ) -> None:
+        """Take what sessions are like.
+
+        Args:
+            limits: of the default profile; None leaves its own.
+            profiles: what `SessionOptions.profile` may name.
+            require: what must hold before anything runs, of `recall.sandbox.isolation.REQUIREMENTS`.
+            zygotes: processes of each profile that fork sessions; more than one where sessions are opened faster than
+                one can fork.
+            pool: processes of each profile kept ready for sessions.
+            web: performs the web requests of tools, such as `recall.sandbox.egress.Broker`; None leaves them without.
 
         Raises:
-            ConfigError: `preload` names something outside the standard library.
+            ConfigError: an unknown requirement, or numbers out of range.
         """
-        self._limits = limits or SandboxLimits()
-        self._preload = tuple(preload)
-        self._zygote: _Zygote | None = None
+        if zygotes < 1 or pool < 0:
+            raise ConfigError(f"sandbox: at least 1 zygote and a pool of at least 0, got {zygotes} and {pool}")
+        try:
+            unmet((), require)
+        except ValueError as unknown:
+            raise ConfigError(f"sandbox require: {unknown}") from None
+        self._profiles = dict(profiles)
+        if limits is not None:
+            self._profiles["default"] = replace(self._profiles["default"], limits=limits)
+        self._require = tuple(require)
+        self._zygotes, self._pool_size, self._web = zygotes, pool, web
+        self._stations: dict[str, _Station] = {}
         self._closed = False
-        foreign = [name for name in self._preload if name.partition(".")[0] not in sys.stdlib_module_names]
-        if foreign:
-            raise ConfigError(f"sandbox preload: {foreign[0]!r} is not a module of the standard library")
 
     @property
     def isolation(self) -> tuple[str, ...]:
-        """The layers that hold on this host besides the process and its limits; empty before the first `open`."""
-        return (self._zygote and self._zygote.layers) or ()
+        """The layers that hold in every profile in use, besides the process and its limits; empty before the start."""
+        known = [set(host.layers) for each in self._stations.values() for host in each.hosts if host.layers is not None]
+        return tuple(layer for layer in LAYERS if known and all(layer in layers for layers in known))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The layers that a profile in use asks for and this host does not give; empty before the start."""
+        lacking = {layer for station in self._stations.values() for layer in station.lacking()}
+        return tuple(layer for layer in LAYERS if layer in lacking)
 
     @property
     def pid(self) -> int | None:
-        """The process id of the zygote; None before the first `open`."""
-        return None if self._zygote is None else self._zygote.pid
+        """The process id of the first zygote of the default profile; None before it was started."""
+        station = self._stations.get("default")
+        return station.hosts[0].pid if station is not None and station.hosts else None
 
-    async def open(self, source: str) -> LocalSession:
-        """Return a session at once; its process starts and runs `source` meanwhile. See `recall.sandbox.base`."""
-        zygote = await self._running()
-        while len(zygote.sessions) >= self._limits.max_sessions:
-            await zygote.change()
-            zygote = await self._running()
-        text = source.encode("utf-8", "replace")
-        if len(text) > self._limits.request_bytes:
-            return LocalSession.refused(zygote, f"{len(text)} bytes, the limit is {self._limits.request_bytes}")
-        with boundary(SandboxError, "opening a session", OSError):
-            session = zygote.fork()
-        session.load(text, asyncio.get_running_loop())
+    def stats(self, profile: str | None = None) -> SandboxStats:
+        """What was done, in one profile or in all."""
+        total = SandboxStats()
+        for name, station in self._stations.items():
+            if profile in (None, name):
+                now = replace(station.stats, live=station.live(), pooled=station.pooled())
+                total = total + now
+        return total
+
+    async def start(self, *profiles: str) -> None:
+        """Start the zygotes of some profiles now, and fill their pools.
+
+        Raises:
+            ConfigError: there is no such profile.
+            SandboxError: a zygote cannot be had, or a requirement is not met.
+        """
+        loop = asyncio.get_running_loop()
+        for name in profiles or ("default",):
+            station = await self._station(name)
+            station.replenish(loop, now=True)
+
+    async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> LocalSession:
+        """Return a session at once; its process starts and runs `source` meanwhile. See `recall.sandbox.base`.
+
+        Waits while as many sessions live as the profile's limits allow.
+        """
+        loop = asyncio.get_running_loop()
+        station = await self._station(options.profile)
+        copies = options.forkable or options.transactional
+        session = None if copies else station.drawn()
+        if session is None:
+            zygote = await self._room(station)
+            with boundary(SandboxError, "opening a session", OSError):
+                session = zygote.fork(options)
+        station.stats.opened += 1
+        station.replenish(loop)
+        session.load(source, options, loop)
         return session
 
-    async def close(self) -> None:
-        """End every session and the zygote, and wait until their processes are gone. Safe to call twice."""
-        self._closed = True
-        zygote, self._zygote = self._zygote, None
-        if zygote is not None:
-            await zygote.stop()
+    async def run_code(
+        self,
+        code: str,
+        *,
+        profile: str = "code",
+        stdin: str = "",
+        files: Mapping[str, bytes] = MappingProxyType({}),
+        fetch: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> CodeResult:
+        """Run a program in a process of its own, as the interpreter would run a file.
 
-    async def _running(self) -> _Zygote:
-        if self._zygote is not None and self._zygote.dead:
-            dead, self._zygote = self._zygote, None
-            await dead.stop()
+        Args:
+            code: the program.
+            profile: what it may use.
+            stdin: what it reads from standard input.
+            files: by name, there before it starts; they need a profile with scratch space.
+            fetch: names of files to bring back.
+            timeout_s: wall seconds; None takes the profile's.
+
+        Raises:
+            ConfigError: files are wanted where nothing can be written, or no such profile.
+            SandboxError: no process could be had.
+        """
+        station = await self._station(profile)
+        if (files or fetch) and not (station.profile.scratch_bytes and _SCRATCH in self.isolation_of(profile)):
+            raise ConfigError(f"files: profile {profile!r} has no directory that can be written on this host")
+        encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
+        settings = {"stdin": stdin, "files": encoded, "fetch": list(fetch)}
+        session = await self.open("", SessionOptions(profile))
+        try:
+            return _code_result(await session.request(["script", code, settings], timeout_s=timeout_s))
+        finally:
+            await session.close()
+
+    def isolation_of(self, profile: str) -> tuple[str, ...]:
+        """The layers that hold in one profile; empty before it was started."""
+        station = self._stations.get(profile)
+        known = [host.layers for host in station.hosts if host.layers is not None] if station is not None else []
+        return known[0] if known else ()
+
+    async def close(self) -> None:
+        """End every session and the zygotes, and wait until their processes are gone. Safe to call twice."""
+        self._closed = True
+        stations, self._stations = self._stations, {}
+        for station in stations.values():
+            await station.close()
+
+    async def _station(self, name: str) -> _Station:
+        if name not in self._profiles:
+            raise ConfigError(f"sandbox profile {name!r}: accepted are {', '.join(self._profiles)}")
         if self._closed:
             raise SandboxError("the sandbox is closed")
-        if self._zygote is None:
-            self._zygote = _Zygote(self._limits, self._preload)
-        zygote = self._zygote
-        zygote.attach(asyncio.get_running_loop())
-        if zygote.layers is None:
-            with boundary(SandboxError, "starting the zygote", TimeoutError):
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    while zygote.layers is None and not zygote.dead:
-                        await zygote.change()
-        if zygote.dead or zygote.layers is None:
-            raise SandboxError("the zygote ended before it was ready; its own words are on standard error")
-        if "processes" not in zygote.layers:
+        station = self._stations.get(name)
+        if station is None:
+            station = _Station(self._profiles[name], self._zygotes, self._pool_size, self._web)
+            self._stations[name] = station
+        zygote = await station.zygote(asyncio.get_running_loop())
+        layers = zygote.layers or ()
+        if lacking := unmet(layers, self._require):
+            raise SandboxError(f"this host does not give what is required of a sandbox: {'; '.join(lacking)}")
+        if "processes" not in layers:
             raise SandboxError("this host does not let root limit the processes of a tool; run as another user")
+        return station
+
+    async def _room(self, station: _Station) -> ZygoteHost:
+        loop = asyncio.get_running_loop()
+        zygote = await station.zygote(loop)
+        while len(zygote) >= station.profile.limits.max_sessions:
+            await zygote.change()
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            zygote = await station.zygote(loop)
         return zygote
+
+
+def _code_result(call: CallResult) -> CodeResult:
+    match call.result:
+        case {"return_code": int(code), "stdout": str(out), "stderr": str(errors), "files": dict(files)}:
+            try:
+                decoded = {str(name): base64.b64decode(content) for name, content in files.items()}
+            except (binascii.Error, ValueError, TypeError):
+                decoded = {}
+            return CodeResult("finished", code, out, errors, decoded, call.duration_s)
+    status: Any = "timeout" if call.status is CallStatus.TIMEOUT else "error"
+    return CodeResult(status, None, call.output, call.error or "its output could not be read", {}, call.duration_s)

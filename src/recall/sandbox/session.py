@@ -1,164 +1,210 @@
 """The parent's side of one session: requests out, replies in, and what it comes to when there is no reply.
 
 Every byte that comes in may have been written by a tool. A frame is measured before it is kept, parsed as JSON and
-nothing else, and checked; what is not an answer to the request in flight ends the session.
+nothing else, and checked; what is not an answer to the request in flight ends the session. Time is kept here: a call
+that takes too long is interrupted first, which leaves the state, and then killed.
 """
 
 import asyncio
 import json
-import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from recall.errors import SandboxError
-from recall.sandbox.base import CallResult
+from recall.errors import SandboxError, boundary
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
+from recall.sandbox.channel import Channel, FrameError, Frames
+from recall.sandbox.decoding import Reply, decode_reply, how_ended
 from recall.sandbox.limits import SandboxLimits
-from recall.sandbox.wire import HEADER
+from recall.sandbox.process import Family, Process, Signals
+from recall.sandbox.stats import SandboxStats
+from recall.sandbox.wire import ASK, LAST_REQUEST
 from recall.types import CallStatus
 
 START_TIMEOUT_S = 60.0
 """How long the zygote may take to start, or to fork, before it is given up."""
-_READ_BYTES = 1 << 16
+_LEAST_GRACE_S = 0.1
+_GRACE_SHARE = 0.1
 _NOTE_CHARS = 64
 """What an honest child may add to a text that it cut."""
-_REPLY_STATUSES = {
-    str(status): status
-    for status in (
-        CallStatus.OK,
-        CallStatus.EXCEPTION,
-        CallStatus.OVER_LIMIT,
-        CallStatus.UNKNOWN_TOOL,
-        CallStatus.BAD_ARGUMENTS,
-    )
-}
 
 
-class Zygote(Protocol):
-    """What a session needs of the process that forked its own."""
+class Web(Protocol):
+    """Performs the web requests of tools."""
+
+    async def answer(self, body: bytes, *, timeout_s: float) -> bytes:
+        """The answer to a request that a tool made, whatever it is."""
+
+
+class Host(Signals, Protocol):
+    """What a session needs of whatever made its process."""
 
     limits: SandboxLimits
+    stats: SandboxStats
+    web: Web | None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Report the ends of processes from `loop` from now on."""
 
-    def kill(self, number: int) -> None:
-        """Kill the process of a session, if it lives."""
+    def add(self, copy: "LocalSession") -> None:
+        """Count a copy of a session among the living."""
 
-
-def _no_constant(_: str) -> None:
-    """NaN and infinities are not JSON; an honest child sends none."""
-
-
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
-
-
-def _without_surrogates(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    return value
-
-
-def decode_reply(body: bytes) -> CallResult | None:
-    """The reply in a frame, or None where it is not one. The body may be anything: a tool can have written it."""
-    try:
-        reply = _decode(body.decode("utf-8", "replace"))
-        # Only a dishonest child escapes surrogates, and text that holds one cannot be encoded later on.
-        if b"\\ud" in body or b"\\uD" in body:
-            reply = _without_surrogates(reply)
-    except (ValueError, RecursionError):
-        return None
-    match reply:
-        case [str(word), result, str(output), None | str() as error] if word in _REPLY_STATUSES:
-            status = _REPLY_STATUSES[word]
-            if (status is CallStatus.OK) == (error is None) and (error is None or result is None):
-                return CallResult(status, result, output, error)
-    return None
+    def drop(self, session: "LocalSession") -> None:
+        """A session has ended, or is about to."""
 
 
 class LocalSession:
     """One process that holds the state of one episode's tools. Made by `LocalSandbox.open`."""
 
-    def __init__(self, number: int, zygote: Zygote, ours: socket.socket | None) -> None:
-        self._number = number
-        self._zygote = zygote
-        self._limits = zygote.limits
-        self._socket = ours
+    def __init__(
+        self,
+        host: Host,
+        family: Family,
+        ours: socket.socket | None,
+        options: SessionOptions = DEFAULT_OPTIONS,
+        *,
+        copy: bool = False,
+    ) -> None:
+        """A session around our end of a socket whose other end a process has, or is about to have.
+
+        Args:
+            host: made the process.
+            family: the sessions that share its process group.
+            ours: our end; None for a session that is refused from the start.
+            options: as asked for.
+            copy: whether the process is a copy of one that has its source already.
+        """
+        self._host = host
+        self._limits = host.limits
+        self._options = options
+        self._copies = options.forkable or options.transactional
+        self._process = Process(family, copies=self._copies)
+        self._channel = None if ours is None else Channel(ours, self._readable)
+        if self._copies and ours is not None:
+            Process.listen(ours)
+        self._frames = Frames(self._limits.frame_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._turn = asyncio.Lock()
-        self._received = bytearray()
-        self._unsent = bytearray()
         self._request = 0
         self._awaiting = True
-        self._loaded = False
+        self._interrupted = False
+        self._loaded = copy
         self._opened_at = time.monotonic()
         self._began_at: float | None = None
         self._waiter: asyncio.Future[CallResult] | None = None
+        self._errand: asyncio.Task[None] | None = None
+        self._deadline = 0.0
         self._end: CallResult | SandboxError | None = None
         """What every further call comes to; None while there is a process to ask, or its end is not explained yet."""
 
-    @classmethod
-    def refused(cls, zygote: Zygote, reason: str) -> "LocalSession":
-        """A session without a process, every call of which reports that the source cannot be loaded."""
-        session = cls(0, zygote, None)
-        session._unloadable(reason)
-        return session
+    @property
+    def ready(self) -> bool:
+        """Whether its process is there and waits for something to do."""
+        return self._began_at is not None and self._end is None and self._channel is not None
 
-    def load(self, source: bytes, loop: asyncio.AbstractEventLoop) -> None:
+    def load(self, source: str, options: SessionOptions, loop: asyncio.AbstractEventLoop) -> None:
         """Send the source. Returns at once; the first call waits until it has run."""
-        self._attach(loop)
-        self._send(source)
+        self._options = options
+        self.attach(loop)
+        body = json.dumps(["load", source, options.transactional, options.seed]).encode()
+        if len(body) > self._limits.request_bytes:
+            return self._unloadable(f"{len(body)} bytes, the limit is {self._limits.request_bytes}")
+        self._opened_at = time.monotonic()
+        self._schedule(self._limits.open_timeout_s, self._load_overdue)
+        return self._send(body)
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None) -> CallResult:
         """Call the function `name` with keyword `arguments`; see `recall.sandbox.base.Session.call`.
 
         A cancelled call ends the process, because nobody knows how far the tool got.
         """
+        return await self.request(["call", name, arguments], timeout_s=timeout_s)
+
+    async def evaluate(self, expression: str, *, timeout_s: float | None = None) -> CallResult:
+        """The value of a Python expression over the names of the source, such as `f(a=1)`; as `call` otherwise."""
+        return await self.request(["eval", expression], timeout_s=timeout_s)
+
+    async def request(self, request: Sequence[Any], *, timeout_s: float | None = None) -> CallResult:
+        """Have the process answer a request of `recall.sandbox.child`, and say what came of it."""
         began = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        self._attach(loop)
+        self.attach(asyncio.get_running_loop())
         async with self._turn:
-            limit = self._limits.call_timeout_s if timeout_s is None else timeout_s
-            result = await self._call(loop, name, arguments, limit)
+            result = await self._exchange(request, self._limits.call_timeout_s if timeout_s is None else timeout_s)
+        self._host.stats.calls[result.status] += 1
         return replace(result, duration_s=time.perf_counter() - began)
+
+    async def fork(self) -> "LocalSession":
+        """A copy of the session as it is now; see `recall.sandbox.base.Forkable`."""
+        if not self._copies:
+            raise SandboxError("the session was not opened as forkable")
+        self.attach(asyncio.get_running_loop())
+        async with self._turn:
+            answer = await self._exchange(["fork"], self._limits.call_timeout_s)
+            if answer.status is not CallStatus.OK or self._channel is None:
+                raise SandboxError(f"the session cannot be copied: {answer.error}")
+            with boundary(SandboxError, "copying a session", OSError):
+                ours, theirs = socket.socketpair()
+                copy = LocalSession(self._host, self._process.family, ours, self._options, copy=True)
+                with theirs:
+                    self._channel.pass_on(theirs.fileno())
+        self._host.add(copy)
+        await copy.started(asyncio.get_running_loop())
+        return copy
+
+    async def started(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until the process of a copy is there.
+
+        Raises:
+            SandboxError: it never was.
+        """
+        self.attach(loop)
+        self._schedule(START_TIMEOUT_S, lambda: self.fail("the copy of the session did not begin"))
+        await self._answer(loop)
+        if isinstance(self._end, SandboxError):
+            raise self._end
 
     async def close(self) -> None:
         """End the process. Safe to call twice; a call in flight raises SandboxError."""
-        self.fail("the session was closed")
+        self.fail("the session was closed", "closed")
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, kill: str = "fault") -> None:
         """End the process through no fault of the model: the call in flight and all further ones raise SandboxError."""
         if not isinstance(self._end, SandboxError):
-            self._finish(SandboxError(reason), SandboxError(reason))
+            self._finish(SandboxError(reason), SandboxError(reason), kill)
 
-    def ended(self, exit_code: int) -> None:
+    def ended(self, exit_code: int | None) -> None:
         """The process is gone, as the zygote reports: tell the call in flight why, if it does not know yet."""
         while self._readable():
             continue
-        how = "the process of the tools ended"
-        if exit_code == -signal.SIGXCPU:
-            how = f"the tools used more than {self._limits.cpu_s} s of CPU time"
-        elif exit_code < 0 and exit_code != -signal.SIGKILL:
-            how += f" by {signal.strsignal(-exit_code)}"
-        elif exit_code >= 0:
-            how += f" with exit status {exit_code}"
+        how = how_ended(exit_code, self._limits.cpu_s)
         if self._began_at is None:
             self.fail("the process of the session ended before it began")
         elif self._loaded:
-            self._lose(CallResult(CallStatus.CRASHED, error=f"{how} during the call, and what they remembered is lost"))
+            error = f"{how} during the call, and what they remembered is lost"
+            self._lose(CallResult(CallStatus.CRASHED, error=error, state_lost=True), kill="crashed")
         elif self._end is None:
             self._unloadable(how)
 
-    async def _call(
-        self, loop: asyncio.AbstractEventLoop, name: str, arguments: Mapping[str, Any], timeout_s: float
-    ) -> CallResult:
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be served by `loop` from now on."""
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            # A lock that was waited for belongs to the loop that it was waited for in.
+            self._turn = asyncio.Lock()
+            self._host.attach(loop)
+        self._loop = loop
+        if self._channel is None:
+            return
+        self._channel.attach(loop)
+        if not self._loaded and self._timer is not None:
+            self._schedule(self._limits.open_timeout_s, self._load_overdue)
+
+    async def _exchange(self, request: Sequence[Any], timeout_s: float) -> CallResult:
+        loop = asyncio.get_running_loop()
         if self._end is None and not self._loaded:
             await self._answer(loop)
         if isinstance(self._end, SandboxError):
@@ -166,16 +212,18 @@ class LocalSession:
         if self._end is not None:
             return self._end
         try:
-            request = json.dumps([name, dict(arguments)], separators=(",", ":")).encode()
+            body = json.dumps(request, separators=(",", ":")).encode()
         except (TypeError, ValueError, RecursionError) as error:
             return CallResult(CallStatus.BAD_ARGUMENTS, error=f"the arguments are not JSON: {error}")
-        if len(request) > self._limits.request_bytes:
-            message = f"the arguments are {len(request)} bytes of JSON, the limit is {self._limits.request_bytes}"
+        if len(body) > self._limits.request_bytes:
+            message = f"the arguments are {len(body)} bytes of JSON, the limit is {self._limits.request_bytes}"
             return CallResult(CallStatus.BAD_ARGUMENTS, error=message)
-        self._request = self._request % 0xFFFFFFFF + 1
-        self._awaiting = True
-        self._timer = loop.call_later(timeout_s, self._call_overdue, timeout_s)
-        self._send(request)
+        self._request = self._request % LAST_REQUEST + 1
+        self._awaiting, self._interrupted = True, False
+        self._process.go_on()
+        self._deadline = loop.time() + timeout_s
+        self._schedule(timeout_s, lambda: self._overdue(timeout_s))
+        self._send(body)
         return await self._answer(loop)
 
     async def _answer(self, loop: asyncio.AbstractEventLoop) -> CallResult:
@@ -183,36 +231,157 @@ class LocalSession:
         try:
             return await self._waiter
         except asyncio.CancelledError:
-            self._lose(None, "an earlier call was cancelled")
+            self._lose(None, "an earlier call was cancelled", kill="cancelled")
             raise
         finally:
             self._waiter = None
 
-    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is loop:
-            return
-        if self._loop is not None:
-            # A lock that was waited for belongs to the loop that it was waited for in.
-            self._turn = asyncio.Lock()
-            self._zygote.attach(loop)
-        self._loop = loop
-        if self._socket is None:
-            return
-        loop.add_reader(self._socket.fileno(), self._readable)
-        if self._unsent:
-            loop.add_writer(self._socket.fileno(), self._writable)
-        if not self._loaded:
-            self._timer = loop.call_later(self._limits.open_timeout_s, self._load_overdue)
+    def _schedule(self, delay_s: float, action: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if self._loop is None else self._loop.call_later(delay_s, action)
 
-    def _release(self) -> None:
-        if self._socket is None:
+    def _send(self, body: bytes) -> None:
+        if self._channel is not None:
+            self._channel.send(self._request, body)
+
+    # --- what comes in
+
+    def _readable(self) -> bool:
+        """Take in what has arrived; False when there was nothing."""
+        arrived = None if self._channel is None else self._channel.receive()
+        if arrived is None:
+            return False
+        data, ancillary = arrived
+        if not data:
+            self._hung_up()
+            return False
+        if ancillary:
+            self._process.heard(ancillary)
+        try:
+            for number, body in self._frames.take(data):
+                if not self._accept(number, body):
+                    self._violated()
+                    return True
+        except FrameError:
+            self._violated()
+            return True
+        if len(self._frames) and not self._awaiting:
+            self._violated()
+        return True
+
+    def _accept(self, number: int, body: bytes) -> bool:
+        """Take a frame; False where an honest process would not have sent it."""
+        if not self._awaiting or number & LAST_REQUEST != self._request:
+            return False
+        if number & ASK:
+            return self._asked(body)
+        if not body:
+            return self._began()
+        reply = decode_reply(body)
+        if reply is None or not self._within_limits(reply.result):
+            return False
+        if self._loaded:
+            return self._replied(reply)
+        if reply.result.status is CallStatus.OK:
+            self._loaded = True
+            self._settle(reply.result)
+        else:
+            self._unloadable(reply.result.error or "no reason given")
+        return True
+
+    def _began(self) -> bool:
+        self._process.spoke()
+        if self._began_at is None:
+            self._began_at = time.monotonic()
+            if self._loaded:
+                self._settle(CallResult(CallStatus.OK))
+            return True
+        return self._options.transactional
+
+    def _replied(self, reply: Reply) -> bool:
+        result = reply.result
+        if reply.rolled_back:
+            if not self._options.transactional:
+                return False
+            kept = "what they remember is as it was before the call"
+            status = CallStatus.TIMEOUT if self._interrupted else CallStatus.CRASHED
+            error = (
+                f"the call took too long and was stopped; {kept}" if self._interrupted else f"{result.error}; {kept}"
+            )
+            result = CallResult(status, error=error)
+        elif result.status is CallStatus.TIMEOUT:
+            result = replace(result, error="the call took too long and was stopped; what the tools remember stays")
+        if reply.busy:
+            self._process.stop()
+        self._settle(result)
+        return True
+
+    def _within_limits(self, result: CallResult) -> bool:
+        limits = self._limits
+        return (
+            len(result.output) <= limits.output_chars + _NOTE_CHARS
+            and len(result.error or "") <= limits.error_chars + _NOTE_CHARS
+        )
+
+    def _asked(self, body: bytes) -> bool:
+        """A tool wants something of the web."""
+        if self._host.web is None or self._errand is not None or self._loop is None:
+            return False
+        self._errand = self._loop.create_task(self._run_errand(self._host.web, self._request, body))
+        return True
+
+    async def _run_errand(self, web: Web, request: int, body: bytes) -> None:
+        left = self._deadline - asyncio.get_running_loop().time() if self._loaded else self._limits.open_timeout_s
+        answer = await web.answer(body, timeout_s=max(left, 0.001))
+        self._errand = None
+        if self._channel is not None and self._awaiting and self._request == request:
+            self._channel.send(ASK | request, answer)
+
+    def _hung_up(self) -> None:
+        """The process closed its end. It is about to be reaped, or is killed now; `ended` explains which."""
+        if self._loaded and not self._awaiting:
+            self._lose(None, kill="crashed")
             return
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._socket.fileno())
-            self._loop.remove_writer(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
-        self._zygote.kill(self._number)
+        self._release("crashed")
+        if self._copies:
+            # Its end is not reported while a copy of it is left.
+            self.ended(None)
+
+    # --- time
+
+    def _overdue(self, timeout_s: float) -> None:
+        # A loop that was busy for longer than the time-out finds an answer and an overdue timer together.
+        self._readable()
+        if not self._awaiting:
+            return
+        self._interrupted = True
+        self._schedule(max(_LEAST_GRACE_S, _GRACE_SHARE * timeout_s), lambda: self._long_overdue(timeout_s))
+        if self._options.transactional:
+            self._process.kill_copy()
+        else:
+            self._process.interrupt()
+
+    def _long_overdue(self, timeout_s: float) -> None:
+        self._readable()
+        if self._awaiting:
+            message = f"the call took longer than {timeout_s:g} s and was stopped; what the tools remembered is lost"
+            outcome = CallResult(CallStatus.TIMEOUT, error=message, state_lost=True)
+            self._lose(outcome, "an earlier call took too long", kill="timeout")
+
+    def _load_overdue(self) -> None:
+        self._readable()
+        if self._loaded or self._end is not None or self._loop is None:
+            return
+        now, limit = time.monotonic(), self._limits.open_timeout_s
+        if self._began_at is None and now - self._opened_at > START_TIMEOUT_S:
+            self.fail(f"no process for the session in {START_TIMEOUT_S:g} s")
+        elif (left := limit if self._began_at is None else max(self._began_at, self._opened_at) + limit - now) > 0:
+            self._schedule(left, self._load_overdue)
+        else:
+            self._unloadable(f"they took longer than {limit:g} s", kill="timeout")
+
+    # --- ends
 
     def _settle(self, outcome: CallResult | SandboxError | None) -> None:
         if self._timer is not None:
@@ -226,124 +395,36 @@ class LocalSession:
         else:
             self._waiter.set_result(outcome)
 
-    def _finish(self, now: CallResult | SandboxError | None, later: CallResult | SandboxError) -> None:
+    def _finish(self, now: CallResult | SandboxError | None, later: CallResult | SandboxError, kill: str) -> None:
         """End the process: the call in flight comes to `now`, and every further one to `later`."""
         self._end = later
-        self._release()
+        self._release(kill)
         self._settle(now)
 
-    def _lose(self, now: CallResult | None, reason: str = "an earlier call ended their process") -> None:
-        later = CallResult(CallStatus.STATE_LOST, error=f"the tools are gone and so is what they remembered: {reason}")
-        self._finish(now, self._end or later)
+    def _release(self, kill: str) -> None:
+        if self._errand is not None:
+            self._errand.cancel()
+            self._errand = None
+        if self._channel is None:
+            return
+        self._channel.close()
+        self._channel = None
+        self._host.stats.kills[kill] += 1
+        self._process.end()
+        self._host.drop(self)
 
-    def _unloadable(self, reason: str) -> None:
+    def _lose(self, now: CallResult | None, reason: str = "an earlier call ended their process", *, kill: str) -> None:
+        error = f"the tools are gone and so is what they remembered: {reason}"
+        later = CallResult(CallStatus.STATE_LOST, error=error, state_lost=True)
+        self._finish(now, self._end or later, kill)
+
+    def _unloadable(self, reason: str, *, kill: str = "unloadable") -> None:
         failure = CallResult(CallStatus.EXCEPTION, error=f"the tools could not be loaded: {reason}")
-        self._finish(failure, failure)
-
-    def _call_overdue(self, timeout_s: float) -> None:
-        # A loop that was busy for longer than the time-out finds an answer and an overdue timer together.
-        self._readable()
-        if self._awaiting:
-            message = f"the call took longer than {timeout_s:g} s and was stopped; what the tools remembered is lost"
-            self._lose(CallResult(CallStatus.TIMEOUT, error=message), "an earlier call took too long")
-
-    def _load_overdue(self) -> None:
-        self._readable()
-        if self._loaded or self._end is not None or self._loop is None:
-            return
-        now, limit = time.monotonic(), self._limits.open_timeout_s
-        if self._began_at is None and now - self._opened_at > START_TIMEOUT_S:
-            self.fail(f"no process for the session in {START_TIMEOUT_S:g} s")
-        elif (left := limit if self._began_at is None else self._began_at + limit - now) > 0:
-            self._timer = self._loop.call_later(left, self._load_overdue)
-        else:
-            self._unloadable(f"they took longer than {limit:g} s")
-
-    def _send(self, body: bytes) -> None:
-        self._unsent += HEADER.pack(len(body), self._request) + body
-        self._flush()
-        if self._unsent and self._socket is not None and self._loop is not None:
-            self._loop.add_writer(self._socket.fileno(), self._writable)
-
-    def _flush(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            sent = self._socket.send(self._unsent)
-        except BlockingIOError:
-            return
-        except OSError:
-            # The process is gone; reading finds that out, and why.
-            sent = len(self._unsent)
-        del self._unsent[:sent]
-
-    def _writable(self) -> None:
-        self._flush()
-        if not self._unsent and self._socket is not None and self._loop is not None:
-            self._loop.remove_writer(self._socket.fileno())
-
-    def _readable(self) -> bool:
-        """Take in what has arrived; False when there was nothing."""
-        if self._socket is None:
-            return False
-        try:
-            data = self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self._hung_up()
-            return False
-        self._received += data
-        while self._socket is not None and self._received:
-            if not self._awaiting:
-                self._violated()
-                break
-            if len(self._received) < HEADER.size:
-                break
-            length, request = HEADER.unpack_from(self._received)
-            if request != self._request or length > self._limits.frame_bytes:
-                self._violated()
-                break
-            end = HEADER.size + length
-            if len(self._received) < end:
-                break
-            body = bytes(self._received[HEADER.size : end])
-            del self._received[:end]
-            self._accept(body)
-        return True
-
-    def _accept(self, body: bytes) -> None:
-        if not self._loaded and not body:
-            self._began_at = time.monotonic()
-            return
-        reply = decode_reply(body)
-        limits = self._limits
-        if (
-            reply is None
-            or len(reply.output) > limits.output_chars + _NOTE_CHARS
-            or len(reply.error or "") > limits.error_chars + _NOTE_CHARS
-        ):
-            self._violated()
-        elif self._loaded:
-            self._settle(reply)
-        elif reply.status is CallStatus.OK:
-            self._loaded = True
-            self._settle(reply)
-        else:
-            self._unloadable(reply.error or "no reason given")
+        self._finish(failure, failure, kill)
 
     def _violated(self) -> None:
         if self._loaded:
             message = "the tools wrote to the sandbox's own channel; they were stopped and what they remembered is lost"
-            self._lose(CallResult(CallStatus.CRASHED, error=message))
+            self._lose(CallResult(CallStatus.CRASHED, error=message, state_lost=True), kill="violation")
         else:
-            self._unloadable("they wrote to the sandbox's own channel")
-
-    def _hung_up(self) -> None:
-        """The process closed its end. It is about to be reaped, or is killed now; `ended` explains which."""
-        if self._loaded and not self._awaiting:
-            self._lose(None)
-        else:
-            self._release()
+            self._unloadable("they wrote to the sandbox's own channel", kill="violation")

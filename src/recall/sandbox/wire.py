@@ -8,12 +8,19 @@ HEADER = Struct(">II")
 CHANNEL = 3
 """The descriptor of the child's end of its session."""
 
-LAYERS = ("processes", "uid", "network", "landlock:fs", "landlock:tcp", "landlock:scope")
-"""The layers of isolation that a host may lack, in the order of the bits of the mask that the zygote reports."""
+ASK = 1 << 31
+"""Set in the number of a frame in which a child asks for a web request, and in that of the answer."""
+
+LAST_REQUEST = ASK - 1
+"""The largest number of a request; the next one is 1 again."""
 
 MESSAGE = Struct(">cIi")
-"""Kind, session, value. To the zygote: `F` fork, `K` kill. From it: `R` ready, with the mask of layers; `X` ended, with
-the exit status, negative for a signal; `E` could not be forked."""
+"""Kind, session, value. To the zygote: `F` fork, the value being the sum of `FORKS` and `WARM`; `K` kill; `I` interrupt
+the call; `S` stop; `C` go on. From it: `R` ready, with the mask of layers; `X` ended, with the exit status, negative
+for a signal; `E` could not be forked."""
+
+FORKS, WARM = 1, 2
+"""What a child is to be: able to copy itself; made ahead of need, so that it has time to touch its pages."""
 
 BOOTSTRAP = """
 import sys

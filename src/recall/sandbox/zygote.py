@@ -17,13 +17,19 @@ import socket
 import sys
 from array import array
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .child import ReplyLimits, Tools, run
+from .child import Child
 from .confine import Confinement, prepare
-from .wire import CHANNEL, LAYERS, MESSAGE
+from .isolation import LAYERS
+from .namespace import Tools
+from .replies import ReplyLimits
+from .wire import CHANNEL, FORKS, MESSAGE, WARM
 
 _CONTROL = 3
+_M_ARENA_MAX = -8
+_PR_SET_CHILD_SUBREAPER = 36
 _WARM_SOURCE = """
 import json
 from dataclasses import dataclass
@@ -43,23 +49,37 @@ def fail(reason):
 """
 
 
+@dataclass(slots=True)
+class _Family:
+    """A child and the copies of itself that it made: they share a process group, a slot and so a uid."""
+
+    session: int
+    slot: int
+    ended: int | None = None
+    """The exit status of the child itself, once it is known."""
+
+
 class Zygote:
     """The loop of the zygote: messages in, children out, ends reported."""
 
-    def __init__(self, control: socket.socket, parent: int, confinement: Confinement, limits: ReplyLimits) -> None:
+    def __init__(
+        self, control: socket.socket, parent_fd: int, confinement: Confinement, child: Child, limits: ReplyLimits
+    ) -> None:
+        """Take what every child shares: `child`, made here so that forks only inherit it, and `confinement`."""
         self._control = control
         self._confinement = confinement
-        # Made here rather than in the child, which then shares it.
-        self._tools = Tools(limits)
+        self._child, self._limits = child, limits
         self._pid = os.getpid()
-        self._sessions: dict[int, tuple[int, int]] = {}
+        self._families: dict[int, _Family] = {}
+        """By the pid of the child, which is the number of its process group."""
         self._pids: dict[int, int] = {}
+        """The pid of the child of each session."""
+        self._ending: list[int] = []
+        """Children that have ended and may have copies left."""
         self._slots: list[int] = []
         self._slot_count = 0
         self._unsent: list[bytes] = []
-        self._parent_fd = os.pidfd_open(parent)
-        if os.getppid() != parent:
-            os._exit(0)
+        self._parent_fd = parent_fd
         self._woken_fd, wake_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
@@ -89,14 +109,25 @@ class Zygote:
             return False
         if not data:
             return False
-        kind, session, _ = MESSAGE.unpack(data)
+        kind, session, value = MESSAGE.unpack(data)
         if kind == b"F":
-            self._fork(session, array("i", ancillary[0][2])[0])
+            self._fork(session, array("i", ancillary[0][2])[0], value)
         elif session in self._pids:
-            self._kill(self._pids[session])
+            self._signal(kind, self._pids[session])
         return True
 
-    def _fork(self, session: int, channel: int) -> None:
+    def _signal(self, kind: bytes, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            if kind == b"I":
+                os.kill(pid, signal.SIGALRM)
+            elif kind == b"S":
+                os.killpg(pid, signal.SIGSTOP)
+            elif kind == b"C":
+                os.killpg(pid, signal.SIGCONT)
+            else:
+                self._kill(pid)
+
+    def _fork(self, session: int, channel: int, kind: int) -> None:
         if self._slots:
             slot = self._slots.pop()
         else:
@@ -110,20 +141,20 @@ class Zygote:
             self._report(b"E", session, 0)
             return
         if pid == 0:
-            self._become_child(channel, slot)
+            self._become_child(channel, slot, kind)
         os.close(channel)
-        self._sessions[pid] = session, slot
+        self._families[pid] = _Family(session, slot)
         self._pids[session] = pid
 
-    def _become_child(self, channel: int, slot: int) -> NoReturn:
+    def _become_child(self, channel: int, slot: int, kind: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
-            self._confinement.enter(slot, self._pid)
-            # The zygote's own limit on descriptors is that of its children, so none lies beyond it.
-            os.dup2(channel, CHANNEL, inheritable=False)
-            os.closerange(CHANNEL + 1, 256)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._confinement.enter(slot, self._pid, channel, forks=bool(kind & FORKS))
             gc.enable()
-            run(self._tools)
+            if kind & WARM:
+                _warm(self._limits, times=1)
+            self._child.run()
         finally:
             # Never back into the zygote's loop, whatever went wrong.
             os._exit(70)
@@ -136,14 +167,28 @@ class Zygote:
     def _reap(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._woken_fd, 4096)
-        while self._sessions:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
             if pid == 0:
-                return
-            session, slot = self._sessions.pop(pid)
-            del self._pids[session]
-            self._slots.append(slot)
-            self._report(b"X", session, os.waitstatus_to_exitcode(status))
+                break
+            if pid in self._families:
+                self._families[pid].ended = os.waitstatus_to_exitcode(status)
+                self._ending.append(pid)
+        self._ending = [pid for pid in self._ending if not self._settled(pid)]
+
+    def _settled(self, pid: int) -> bool:
+        """Report a child that has ended, once none of its copies is left; a copy's own end brings us here again."""
+        with suppress(ProcessLookupError):
+            os.killpg(pid, 0)
+            return False
+        family = self._families.pop(pid)
+        del self._pids[family.session]
+        self._slots.append(family.slot)
+        self._report(b"X", family.session, family.ended or 0)
+        return True
 
     def _report(self, kind: bytes, session: int, value: int) -> None:
         self._unsent.append(MESSAGE.pack(kind, session, value))
@@ -168,17 +213,18 @@ class Zygote:
         self._flush()
 
     def _end(self) -> NoReturn:
-        for pid in self._sessions:
+        for pid in self._families:
             self._kill(pid)
-        for pid in self._sessions:
-            os.waitpid(pid, 0)
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
         os._exit(0)
 
 
-def _warm(limits: ReplyLimits) -> None:
-    """Do once what every child does, so that the pages it touches first are already there to share."""
+def _warm(limits: ReplyLimits, *, times: int = 3) -> None:
+    """Do once what every child does, so that the pages it touches first are already there."""
     stdout = sys.stdout
-    for _ in range(3):
+    for _ in range(times):
         tools = Tools(limits)
         tools.load(_WARM_SOURCE)
         for name, arguments in (("add", '{"name": "b", "count": 2}'), ("fail", '{"reason": "x"}'), ("none", "{}")):
@@ -187,10 +233,10 @@ def _warm(limits: ReplyLimits) -> None:
     sys.stdout = stdout
 
 
-def _forget_origin() -> None:
+def _forget_origin(*, keep: int) -> None:
     """Leave nothing of the launcher for a tool to read, nor a descriptor for it to write to."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > _CONTROL:
+        if int(name) > _CONTROL and int(name) != keep:
             try:
                 os.close(int(name))
             except OSError:
@@ -205,16 +251,31 @@ def _forget_origin() -> None:
 def main(text: str) -> NoReturn:
     """Run the zygote with the settings in the JSON `text`. Never returns."""
     settings: dict[str, Any] = json.loads(text)
-    _forget_origin()
+    # Before anything else: in a namespace of its own the zygote could not see its parent any more.
+    parent_fd = os.pidfd_open(settings["parent"])
+    if os.getppid() != settings["parent"]:
+        os._exit(0)
+    libc = ctypes.CDLL(None)
     # One heap for all threads: each further one reserves 64 MiB of the address space that is limited.
-    ctypes.CDLL(None).mallopt(-8, 1)
+    libc.mallopt(_M_ARENA_MAX, 1)
+    # Copies that outlive the session that made them come back here, to be counted and killed.
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    sys.path += settings["path"]
     for name in settings["preload"]:
         importlib.import_module(name)
+    _forget_origin(keep=parent_fd)
     limits = ReplyLimits(**settings["reply"])
     gc.disable()
     _warm(limits)
     confinement, layers = prepare(**settings["confinement"])
-    zygote = Zygote(socket.socket(fileno=_CONTROL), settings["parent"], confinement, limits)
+    # Its kind is said, so that nothing is asked of the descriptor: in a child it is another one, under this number.
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=CHANNEL)
+    child = Child(Tools(limits), channel)
+    if settings["web"]:
+        from .web import install
+
+        install(child.ask)
+    zygote = Zygote(socket.socket(fileno=_CONTROL), parent_fd, confinement, child, limits)
     gc.collect()
     gc.freeze()
     zygote.ready(layers)

@@ -1,0 +1,128 @@
+"""The parent's end of a session's socket: frames out without blocking, frames in as they come. It judges none."""
+
+import asyncio
+import socket
+from array import array
+from collections.abc import Callable, Iterator
+
+from recall.sandbox.process import SPACE
+from recall.sandbox.wire import HEADER
+
+_READ_BYTES = 1 << 16
+
+
+class FrameError(Exception):
+    """What was received cannot be a frame."""
+
+
+class Frames:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self, most_bytes: int) -> None:
+        """`most_bytes` of a body; a header that promises more is refused before anything is kept for it."""
+        self._most_bytes = most_bytes
+        self._received = bytearray()
+
+    def __len__(self) -> int:
+        """Bytes that belong to no whole frame yet."""
+        return len(self._received)
+
+    def take(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The number and the body of each frame that `data` completes.
+
+        Raises:
+            FrameError: a frame is too long; everything before it has been returned.
+        """
+        received = self._received
+        received += data
+        while len(received) >= HEADER.size:
+            length, number = HEADER.unpack_from(received)
+            if length > self._most_bytes:
+                raise FrameError(f"a frame of {length} bytes, the limit is {self._most_bytes}")
+            end = HEADER.size + length
+            if len(received) < end:
+                return
+            body = bytes(received[HEADER.size : end])
+            del received[:end]
+            yield number, body
+
+
+class Channel:
+    """A non-blocking stream socket, served by whichever loop it is attached to."""
+
+    def __init__(self, ours: socket.socket, on_readable: Callable[[], object]) -> None:
+        ours.setblocking(False)
+        self._socket: socket.socket | None = ours
+        self._on_readable = on_readable
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsent = bytearray()
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still be read from."""
+        return self._socket is not None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be served by `loop` from now on."""
+        self._loop = loop
+        if self._socket is not None:
+            loop.add_reader(self._socket.fileno(), self._on_readable)
+            if self._unsent:
+                loop.add_writer(self._socket.fileno(), self._writable)
+
+    def send(self, number: int, body: bytes) -> None:
+        """Send a frame, now or as soon as there is room."""
+        self._unsent += HEADER.pack(len(body), number) + body
+        self._flush()
+        if self._unsent and self._socket is not None and self._loop is not None:
+            self._loop.add_writer(self._socket.fileno(), self._writable)
+
+    def pass_on(self, descriptor: int) -> None:
+        """Send one byte that carries a descriptor.
+
+        Raises:
+            OSError: it could not be sent at once.
+        """
+        if self._socket is None or self._unsent:
+            raise BrokenPipeError("the channel is not free")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
+        self._socket.sendmsg([b"\0"], rights)
+
+    def receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]] | None:
+        """What has arrived, with its ancillary data; None where there is nothing, b"" at the end of the stream."""
+        if self._socket is None:
+            return None
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, SPACE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b"", []
+        return data, ancillary
+
+    def close(self) -> None:
+        """Hang up. Safe to call twice."""
+        if self._socket is None:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+
+    def _flush(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The process is gone; reading finds that out, and why.
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+
+    def _writable(self) -> None:
+        self._flush()
+        if not self._unsent and self._socket is not None and self._loop is not None:
+            self._loop.remove_writer(self._socket.fileno())

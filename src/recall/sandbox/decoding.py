@@ -1,0 +1,86 @@
+"""Replies of a session, decoded. Every byte may have been written by a tool: it is parsed as JSON and checked."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from recall.sandbox.base import CallResult
+from recall.types import CallStatus
+
+_STATUSES = {
+    str(status): status
+    for status in (
+        CallStatus.OK,
+        CallStatus.EXCEPTION,
+        CallStatus.OVER_LIMIT,
+        CallStatus.UNKNOWN_TOOL,
+        CallStatus.BAD_ARGUMENTS,
+        CallStatus.TIMEOUT,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a child says of a request."""
+
+    result: CallResult
+    """The outcome; of a request that was rolled back, `crashed` with how its process ended."""
+    busy: bool = False
+    """Whether something of the tools is still running."""
+    rolled_back: bool = False
+    """Whether the process died that served the request, and the state is as it was before."""
+
+
+def _no_constant(_: str) -> None:
+    """NaN and infinities are not JSON; an honest child sends none."""
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
+
+
+def decode_reply(body: bytes) -> Reply | None:
+    """The reply in a frame, or None where it is not one."""
+    try:
+        reply = _decode(body.decode("utf-8", "replace"))
+        # Only a dishonest child escapes surrogates, and text that holds one cannot be encoded later on.
+        if b"\\ud" in body or b"\\uD" in body:
+            reply = _without_surrogates(reply)
+    except (ValueError, RecursionError):
+        return None
+    match reply:
+        case [str(word), result, str(output), None | str() as error, *rest] if word in _STATUSES and rest in (
+            [],
+            [True],
+        ):
+            status = _STATUSES[word]
+            if (status is CallStatus.OK) == (error is None) and (error is None or result is None):
+                return Reply(CallResult(status, result, output, error), busy=bool(rest))
+        case ["rolled_back", int(exit_code), "", None] if not isinstance(exit_code, bool):
+            return Reply(CallResult(CallStatus.CRASHED, error=how_ended(exit_code)), rolled_back=True)
+    return None
+
+
+def how_ended(exit_code: int | None, cpu_s: int | None = None) -> str:
+    """In words, from an exit status, negative for a signal; None where nobody saw it."""
+    import signal
+
+    if exit_code == -signal.SIGXCPU and cpu_s is not None:
+        return f"the tools used more than {cpu_s} s of CPU time"
+    how = "the process of the tools ended"
+    if exit_code is None or exit_code == -signal.SIGKILL:
+        return how
+    if exit_code >= 0:
+        return f"{how} with exit status {exit_code}"
+    known = -exit_code in set(signal.Signals)
+    return f"{how} by {signal.strsignal(-exit_code) if known else f'signal {-exit_code}'}"

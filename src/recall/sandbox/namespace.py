@@ -1,0 +1,112 @@
+"""The namespace of one session's tools, and what may be asked of it. Child's side; it reads and writes no channel."""
+
+import random
+import sys
+from collections.abc import Mapping
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any
+
+from .replies import SOURCE, Output, ReplyLimits, describe, encode, encode_result
+
+_CALL = "<call>"
+
+
+class _InterruptError(TimeoutError):
+    """Raised in a tool whose time is up."""
+
+
+def _defined_here(value: object) -> bool:
+    """Whether `value` is a function of the source, decorated or not."""
+    for _ in range(16):
+        if isinstance(value, FunctionType) and value.__code__.co_filename == SOURCE:
+            return True
+        value = getattr(value, "__wrapped__", None)
+        if value is None:
+            return False
+    return False
+
+
+class Tools:
+    """The source of a session, once it has run, and the state that it keeps."""
+
+    def __init__(self, limits: ReplyLimits) -> None:
+        self.limits = limits
+        self._output = Output(limits.output_chars)
+        self._module = ModuleType("tools")
+        self._namespace = self._module.__dict__
+        self._running = False
+
+    def interrupt(self, signal_number: int = 0, frame: FrameType | None = None) -> None:
+        """End the call in progress by an exception; a handler of signals. Between calls it does nothing."""
+        if self._running:
+            self._running = False
+            raise _InterruptError("the call took too long")
+
+    def load(self, source: str, seed: int | None = None) -> bytes:
+        """Run the source; the reply says whether it ran to its end."""
+        # Dataclasses and type hints look their module up by name.
+        sys.modules["tools"] = self._module
+        sys.stdout = self._output
+        _reseed(seed)
+        try:
+            code: CodeType = compile(source, SOURCE, "exec", dont_inherit=True)
+            exec(code, self._namespace)
+        except BaseException as error:  # noqa: BLE001  # whatever the source raises is its outcome
+            return self.reply("exception", error=describe(error, self.limits.error_chars))
+        self._output.take()
+        return self.reply("ok")
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> bytes:
+        """Call a function of the source; the reply says what came of it, whatever it was."""
+        function = self._namespace.get(name)
+        if function is None or not _defined_here(function):
+            return self.reply("unknown_tool", error=f"there is no tool named {name!r}"[: self.limits.error_chars])
+        sys.stdout = self._output
+        try:
+            self._running = True
+            result = encode_result(function(**arguments), self.limits.output_chars)
+            self._running = False
+        except BaseException as error:  # noqa: BLE001  # whatever the tool raises is its outcome
+            self._running = False
+            inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+            return self._failed(error, "bad_arguments" if isinstance(error, TypeError) and not inside else "exception")
+        return self._returned(result)
+
+    def evaluate(self, expression: str) -> bytes:
+        """The value of an expression over the namespace, such as `f(a=1)`."""
+        sys.stdout = self._output
+        try:
+            self._running = True
+            code: CodeType = compile(expression.strip(), _CALL, "eval", dont_inherit=True)
+            result = encode_result(eval(code, self._namespace), self.limits.output_chars)
+            self._running = False
+        except BaseException as error:  # noqa: BLE001  # whatever the tool raises is its outcome
+            self._running = False
+            return self._failed(error, "exception")
+        return self._returned(result)
+
+    def reply(self, status: str, result: str = "null", *, error: str | None = None) -> bytes:
+        """The body of a reply, with what was printed since the last one."""
+        output = self._output.take()
+        others = ",true" if len(sys._current_frames()) > 1 else ""
+        return f'["{status}",{result},{encode(output)},{encode(error)}{others}]'.encode("utf-8", "replace")
+
+    def _failed(self, error: BaseException, status: str) -> bytes:
+        status = "timeout" if isinstance(error, _InterruptError) else status
+        return self.reply(status, error=describe(error, self.limits.error_chars))
+
+    def _returned(self, result: str) -> bytes:
+        size = len(result) if result.isascii() else len(result.encode("utf-8", "replace"))
+        if size > self.limits.result_bytes:
+            message = f"the result is {size} bytes of JSON, the limit is {self.limits.result_bytes}"
+            return self.reply("over_limit", error=message)
+        return self.reply("ok", result)
+
+
+def _reseed(seed: int | None) -> None:
+    """Random numbers of a session's own: `random` starts anew after every fork by itself, numpy's does not."""
+    if seed is not None:
+        random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(None if seed is None else seed % 2**32)
