@@ -101,10 +101,10 @@ class _Station:
         return len(self._pool)
 
     def drawn(self) -> LocalSession | None:
-        """A process of the pool that waits for a source, if there is one."""
+        """A process of the pool, ready or about to be, if there is one."""
         while self._pool:
             session = self._pool.popleft()
-            if session.ready:
+            if not session.gone:
                 return session
         return None
 

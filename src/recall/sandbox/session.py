@@ -101,9 +101,9 @@ class LocalSession:
         """What every further call comes to; None while there is a process to ask, or its end is not explained yet."""
 
     @property
-    def ready(self) -> bool:
-        """Whether its process is there and waits for something to do."""
-        return self._began_at is not None and self._end is None and self._channel is not None
+    def gone(self) -> bool:
+        """Whether there is no process to ask any more."""
+        return self._end is not None or self._channel is None
 
     def load(self, source: str, options: SessionOptions, loop: asyncio.AbstractEventLoop) -> None:
         """Send the source. Returns at once; the first call waits until it has run."""
