@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import socket
-import ssl
 import time
 from binascii import b2a_base64
 from collections import Counter
@@ -106,7 +105,7 @@ class Broker:
         self.limits = limits or EgressLimits()
         self.requests: Counter[tuple[str, str]] = Counter()
         """Answers by host and status: the server's status code, or `refused`, `timeout`, `too_large`, `failed`,
-        `malformed`, `redirects`, `cancelled`. The host is that of a rule, or empty."""
+        `certificate`, `malformed`, `redirects`, `cancelled`. The host is that of a rule, or empty."""
         self.duration_ms: dict[str, float] = {}
         """Summed time of the answers of each host, in milliseconds, waiting for room included."""
         self.in_flight = 0
@@ -291,8 +290,6 @@ def _reply(
 
 def _in_words(fault: Exception) -> str:
     """What failed, without the addresses and headers that the fault's own text may hold."""
-    if isinstance(fault, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
-        return "the server's certificate is not trusted"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
         return f"the name {fault.host} cannot be resolved"
     if isinstance(fault, aiohttp.ClientConnectorError):
