@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from recall.cli.allocator import calm_allocator
 from recall.config import Settings
 
 
@@ -29,6 +30,7 @@ class Pretrain(Settings):
         from recall.nano.card import finish
         from recall.nano.pretrain import PretrainSettings, pretrain
 
+        calm_allocator()
         settings = PretrainSettings(**self.model_dump(exclude={"resume"}))
         pretrain(settings, resume=self.resume)
         slots = finish(settings)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from recall.cli.allocator import calm_allocator
 from recall.config import load
 from recall.errors import ConfigError
 from recall.trainers.recipe import TrainRecipe
@@ -37,7 +38,7 @@ class Train(TrainRecipe):
         """Train, then print the summary."""
         if self.resume is not None and (others := self.model_fields_set - {"resume"}):
             raise ConfigError(f"--resume takes the recipe of the run itself; leave out {', '.join(sorted(others))}")
-        _calm_allocator()
+        calm_allocator()
         from rich.console import Console
 
         from recall.trainers.local import LocalTrainer, open_run
@@ -114,16 +115,3 @@ def _show_pair(trainer: "LocalTrainer", console: "Console") -> None:
         old, new = max(mended, key=lambda pair: pair[1].task.depth)
         was, now = (transcript(group.trajectories[0], group.task) for group in (old, new))
         console.print(side_by_side(was, now, console.width))
-
-
-def _calm_allocator() -> None:
-    """Keep freed tensors in the process instead of returning them to the kernel after every operation.
-
-    glibc reads this when a process starts, so it can only be set through its own call.
-    """
-    import ctypes
-
-    if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3
-        libc.mallopt(trim_threshold, 1 << 30)
-        libc.mallopt(mmap_threshold, 1 << 30)
