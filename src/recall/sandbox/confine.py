@@ -1,125 +1,158 @@
-"""What the kernel takes away from the zygote and its children: limits, identity, network, file system.
+"""What the kernel takes away from the zygote and its children, layer by layer.
 
-Every layer is tried, never guessed from a version number, and the ones that took hold are reported by name. It does not
-filter system calls and gives a child no namespaces of its own. Runs in the zygote, so it imports little and nothing of
-`recall`.
+Every layer is tried in a throw-away process, never guessed from a version number, and those that took hold are reported
+by the names of `isolation`. `prepare` confines the zygote itself and lays out what is left to do; `Confinement.enter`
+does that in each child. Runs in the zygote, so it imports nothing of `recall` beyond its neighbours.
 """
 
-import ctypes
+import errno
 import os
 import resource
-import sys
-from collections.abc import Callable
+import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
-_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
-_SIGKILL = 9
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
-_READ_FILE, _READ_DIR, _WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
+from . import kernel, landlock
+from .kernel import CLONE_NEWNS, CLONE_NEWPID, prctl, unshare, works
+from .root import SCRATCH, replace_root, standard_paths
+from .seccomp import Loaded, Needs, build, machine
 
-# Above every range that systemd and the container engines hand out, below 2**31.
-_FIRST_UID = 2_000_000_000
+CHANNEL = 3
+"""The descriptor of a child's end of its session, once it is confined."""
+
+# Above every range that systemd and the container engines hand out, below 2**31; then inside what a container has.
 _UIDS_PER_ZYGOTE = 4096
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _RulesetAttr(ctypes.Structure):
-    _fields_ = (("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64))
-
-
-class _PathBeneath(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = (("access", ctypes.c_uint64), ("fd", ctypes.c_int32))
-
-
-class _CapHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-def _check(result: int, what: str) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
-    return result
-
-
-def _syscall(number: int, *arguments: object) -> int:
-    values = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    return _check(int(_libc.syscall(ctypes.c_long(number), *values)), f"system call {number}")
-
-
-def _unshare(flags: int) -> None:
-    _check(_libc.unshare(flags), "unshare")
-
-
-def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
-    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), data), "mount")
-
-
-def works(attempt: Callable[[], object]) -> bool:
-    """Whether `attempt` succeeds in a process that is thrown away."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            attempt()
-        except OSError:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1] == 0
+_FIRST_UIDS = (2_000_000_000 + os.getpid() % 32768 * _UIDS_PER_ZYGOTE, 50_000 + os.getpid() % 3 * _UIDS_PER_ZYGOTE)
+_CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 5, 6, 7, 21
+_SPACES = {
+    "root": CLONE_NEWNS,
+    "network": kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS,
+}
+"""The namespaces of each layer."""
+_COPIES = 128
+"""Processes of a session that copies itself, with all its copies, where its uid tells them from others."""
+_STACK_BYTES = 8 << 20
+_BYTES_PER_INODE = 32 << 10
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """What `enter` needs to confine a child, prepared once by `prepare`."""
+    """What `enter` needs to confine a child, laid out once by `prepare` so that a child has little to do."""
 
     cpu_s: int
     """CPU seconds of a child's whole life."""
+    nofile: int
+    """Its open descriptors."""
+    processes: dict[bool, int | None]
+    """The limit on processes and threads, without and with copies; None leaves it as it is."""
     first_uid: int | None
     """The uid of slot 0; None where the zygote is not root."""
-    scope_fd: int | None
-    """A Landlock ruleset that each child adds to itself; None where the uid already keeps children apart."""
-
-    nofile: int
-    """Open descriptors."""
+    scratch: str | None
+    """The options of a session's own /tmp, without its owner; None where it has none."""
+    pid_namespace: bool
+    """Whether a session is alone with its own processes."""
+    landlock_abi: int
+    """0 where there is no Landlock."""
+    ruleset: int | None
+    """What a child may still do with files; None where each makes one of its own, from `rights`, around its /tmp."""
+    rights: dict[str, int]
+    """By path; see `landlock.ruleset`."""
+    filters: dict[bool, Loaded]
+    """The filter of system calls, without and with copies; empty where there is none."""
+    guard_filter: Loaded | None
+    """That of the process that waits for a session in a pid namespace."""
+    null: int
+    """A descriptor of /dev/null."""
 
     def enter(self, slot: int, zygote_pid: int, channel: int, *, forks: bool) -> None:
-        """Confine the calling process, a fresh child, for good; then `channel` is descriptor 3, and nothing follows it.
+        """Confine the calling process, a fresh child, for good.
+
+        Afterwards `channel` is descriptor 3, descriptors 0 to 2 are /dev/null, and no other is open. In a pid namespace
+        it is a child of the caller that comes back from here; the caller waits for it, and ends as it ended.
 
         Args:
-            slot: which of the zygote's children it is, from 0.
+            slot: which of the zygote's children it is, from 0 to 4095. Those that live at once have different ones.
             zygote_pid: its parent; a child that has another one by now ends.
             channel: the descriptor of its end of the session.
             forks: whether it may make copies of itself.
 
         Raises:
-            OSError: a layer that took hold in the probe was refused now.
+            OSError: a layer that took hold in the probe was refused now, or copies cannot be contained here.
         """
+        if forks and (self.pid_namespace or not self.filters):
+            raise OSError(errno.EPERM, "a session that runs programs, or that no filter contains, cannot copy itself")
         # Not a session of its own: the kernel's autogroup would make that the dearest step by far.
         os.setpgid(0, 0)
-        if self.scope_fd is not None:
-            _syscall(_LANDLOCK_RESTRICT_SELF, self.scope_fd, 0)
+        self._separate(slot)
+        guarded = os.fork() if self.pid_namespace else 0
+        self._give_up(slot, forks=forks)
+        # After the change of uid, which clears it.
+        prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != (0 if self.pid_namespace and not guarded else zygote_pid):
+            os._exit(0)
+        if guarded:
+            self._guard(guarded)
+        self._restrict()
+        for standard in range(3):
+            os.dup2(self.null, standard)
+        if channel != CHANNEL:
+            os.dup2(channel, CHANNEL, inheritable=False)
+        kernel.close_from(CHANNEL + 1)
+        if self.filters:
+            self.filters[forks].install()
+
+    def _separate(self, slot: int) -> None:
+        """Namespaces of the session's own."""
+        if self.pid_namespace or self.scratch is not None:
+            unshare((CLONE_NEWPID if self.pid_namespace else 0) | (CLONE_NEWNS if self.scratch is not None else 0))
+        if self.scratch is not None:
+            uid, gid = self._owner(slot)
+            flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+            kernel.mount("scratch", SCRATCH, "tmpfs", flags, f"{self.scratch},uid={uid},gid={gid}")
+
+    def _owner(self, slot: int) -> tuple[int, int]:
+        if self.first_uid is None:
+            return os.getuid(), os.getgid()
+        return self.first_uid + slot, self.first_uid + slot
+
+    def _give_up(self, slot: int, *, forks: bool) -> None:
+        """Limits, identity, capabilities."""
         # The soft limit kills with SIGXCPU, which tells why; the hard one is for a tool that ignores the signal.
         resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s + 1))
-        processes = 256 if forks else 0
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
+        processes = self.processes[forks]
+        if processes is not None:
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
         if self.first_uid is not None:
-            identity = self.first_uid + slot
+            uid, gid = self._owner(slot)
             os.setgroups([])
-            os.setresgid(identity, identity, identity)
-            os.setresuid(identity, identity, identity)
-        else:
-            _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        # After the change of uid, which clears it.
-        _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-        if os.getppid() != zygote_pid:
-            os._exit(0)
-        os.dup2(channel, 3, inheritable=False)
-        os.closerange(4, self.nofile)
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+        kernel.set_capabilities(0)
+        prctl(kernel.PR_SET_DUMPABLE, 0)
+
+    def _restrict(self) -> None:
+        if not self.landlock_abi:
+            return
+        ruleset = self.ruleset
+        if ruleset is None:
+            ruleset = landlock.ruleset(self.landlock_abi, self.rights)
+        landlock.restrict(ruleset, landlock.quiet(self.landlock_abi))
+
+    def _guard(self, pid: int) -> NoReturn:
+        """Wait for the session `pid` and end as it ended, passing on what it is told to do."""
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGALRM))
+        kernel.close_from(0)
+        if self.guard_filter is not None:
+            self.guard_filter.install()
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status < 0:
+            if -status not in (signal.SIGKILL, signal.SIGSTOP):
+                signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+        os._exit(status)
 
 
 def prepare(
@@ -133,152 +166,240 @@ def prepare(
     scratch_bytes: int,
     readable: list[str],
     max_sessions: int,
+    cgroup: str | None = None,
 ) -> tuple[Confinement, set[str]]:
-    """Take from the zygote, for itself and all its children, what it can spare; return what a child is to do itself.
+    """Take from the calling zygote, for itself and all its children, what it can spare; lay out the rest.
+
+    Afterwards the zygote may see another root: what it is to import it has imported.
+
+    Args:
+        cpu_s: CPU seconds of a child's whole life.
+        memory_bytes: its address space.
+        file_bytes: the size of a file that it may write.
+        nofile: its open descriptors.
+        threads: further threads that it may start; none where system calls cannot be filtered.
+        processes: further processes that it may start, programs included.
+        scratch_bytes: the size of a /tmp of its own; 0 for none.
+        readable: files and directories of packages that it may read besides the standard library.
+        max_sessions: children alive at once.
+        cgroup: the directory of a cgroup to move into, whose limits then hold for all children together.
 
     Returns:
-        The rest of the confinement, and which layers hold, of those that `wire.LAYERS` names.
+        The rest of the confinement, and which layers hold, of those that `isolation.LAYERS` names.
+
+    Raises:
+        OSError: the cgroup cannot be entered; or `processes` are wanted where nothing keeps them from others'.
     """
     layers = set()
     # When the host runs out of memory, the tools go first, the largest of them before the zygote.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
+    if cgroup is not None:
+        with open(f"{cgroup}/cgroup.procs", "w") as file:
+            file.write("0")
+        layers.add("cgroup")
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    programs = processes > 0
+    standard = standard_paths(programs=programs)
+    layers |= _take_spaces(standard, readable, scratch=scratch_bytes > 0)
+    prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    _limit(memory_bytes, file_bytes)
+    first_uid = _first_uid() if os.geteuid() == 0 else None
+    filters, guard_filter = _filters(threads=threads > 0, programs=programs, scratch=scratch_bytes > 0)
+    layers |= {"uid"} if first_uid is not None else set()
+    layers |= {"seccomp"} if filters else set()
+    layers |= {"scratch"} if scratch_bytes and "root" in layers else set()
+    layers |= {"pid"} if programs and works(lambda: unshare(CLONE_NEWPID)) else set()
+    if programs and not (filters and layers & {"pid", "uid"}):
+        raise OSError(
+            errno.EPERM, "`processes` needs seccomp, and a pid namespace or a uid of its own for each session"
+        )
+    rights = _rights(standard, readable, layers, programs=programs)
+    abi, ruleset = _landlock(rights)
+    layers |= landlock.layers(abi)
+    further = (threads + processes + programs) if filters else 0
+    inodes = max(64, scratch_bytes // _BYTES_PER_INODE)
+    confinement = Confinement(
+        cpu_s=_within(resource.RLIMIT_CPU, cpu_s + 1) - 1,
+        nofile=_within(resource.RLIMIT_NOFILE, nofile),
+        processes={forks: _process_limit(further, max_sessions, layers, forks=forks) for forks in (False, True)},
+        first_uid=first_uid,
+        scratch=f"size={scratch_bytes},nr_inodes={inodes},mode=700" if "scratch" in layers else None,
+        pid_namespace="pid" in layers,
+        landlock_abi=abi,
+        ruleset=None if "scratch" in layers else ruleset,
+        rights=rights,
+        filters=filters,
+        guard_filter=guard_filter,
+        null=null,
+    )
+    _keep_only(layers)
+    return confinement, layers | _probed(confinement, programs=programs)
+
+
+def _take_spaces(standard: Sequence[str], packages: Sequence[str], *, scratch: bool) -> set[str]:
+    """Move into namespaces, and to a private root, as far as the host allows; the layers that this brought."""
     root = os.geteuid() == 0
-    if root:
-        _uncover_prefix()
-    spaces = _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS
+    identity = os.getuid(), os.getgid()
 
-    def own_network() -> None:
-        _unshare(spaces if root else spaces | _CLONE_NEWUSER)
-
-    # A user namespace is refused to a process that cannot map its own uid into it, so the mapping is part of the probe.
-    identity = (os.getuid(), os.getgid())
-
-    def own_network_and_identity() -> None:
-        own_network()
+    def take(wanted: Sequence[str]) -> None:
+        flags = sum(_SPACES[layer] for layer in wanted)
+        unshare(flags if root else flags | kernel.CLONE_NEWUSER)
+        # A process that cannot map its own uid into a user namespace has nothing from it.
         if not root:
             _map_identity(*identity)
+        if "root" in wanted:
+            replace_root(standard, packages, scratch=scratch)
 
-    if works(own_network_and_identity):
-        own_network_and_identity()
-        layers.add("network")
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    for wanted in (("root", "network"), ("network",), ("root",)):
+        if works(lambda wanted=wanted: take(wanted)):  # type: ignore[misc]
+            take(wanted)
+            return set(wanted)
+    return set()
+
+
+def _map_identity(uid: int, gid: int) -> None:
+    """Keep uid and gid inside a fresh user namespace."""
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _within(limit: int, value: int) -> int:
+    """`value`, or what this process may have of it."""
+    hard = resource.getrlimit(limit)[1]
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
+def _limit(memory_bytes: int, file_bytes: int) -> None:
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NOFILE, nofile),
+        (resource.RLIMIT_STACK, _STACK_BYTES),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_NICE, 0),
+        (resource.RLIMIT_RTPRIO, 0),
     ):
-        hard = resource.getrlimit(limit)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        value = _within(limit, value)
         resource.setrlimit(limit, (value, value))
-    first_uid = _first_uid() if root else None
-    if first_uid is not None:
-        layers.add("uid")
-    scope_fd, landlock = _landlock(readable, per_child=first_uid is None)
-    confinement = Confinement(cpu_s, first_uid, scope_fd, nofile)
-    if works(lambda: _cannot_fork(confinement)):
-        layers.add("processes")
-    return confinement, layers | landlock
-
-
-def _cannot_fork(confinement: Confinement) -> None:
-    confinement.enter(0, os.getppid(), os.open(os.devnull, os.O_RDWR), forks=False)
-    try:
-        pid = os.fork()
-    except BlockingIOError:
-        return
-    os._exit(0 if pid == 0 else 1)
 
 
 def _first_uid() -> int | None:
     """A range of uids of this zygote's own, or None where root may not change its uid."""
-    for first in (_FIRST_UID + os.getpid() % 32768 * _UIDS_PER_ZYGOTE, 50_000):
-        if works(lambda first=first: os.setresuid(first, first, first)):  # type: ignore[misc]
+
+    def become(uid: int) -> None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+
+    for first in _FIRST_UIDS:
+        if works(lambda first=first: become(first + _UIDS_PER_ZYGOTE - 1)):  # type: ignore[misc]
             return first
     return None
 
 
-def _map_identity(uid: int, gid: int) -> None:
-    """Keep uid and gid inside a fresh user namespace, and give up the capabilities that it brought."""
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
-    header = _CapHeader(0x20080522, 0)
-    _check(_libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
-
-
-def _uncover_prefix() -> None:
-    """Make the standard library readable to any uid, where a directory above it is closed to others (such as /root).
-
-    In a mount namespace of the zygote's own, the closed directory is replaced by an empty one that holds only the
-    Python prefix. Where that is refused, tools can import only what the zygote preloaded.
-    """
-    prefix = os.path.realpath(sys.base_prefix)
-    parts = prefix.split("/")
-    above = ["/".join(parts[:end]) for end in range(2, len(parts))]
-    closed = next((path for path in above if not os.stat(path).st_mode & 0o001), None)
-    if closed is None:
-        return
-
-    def replace() -> None:
-        _unshare(_CLONE_NEWNS)
-        _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE)
-        kept = os.open(prefix, os.O_PATH | os.O_DIRECTORY)
-        _mount(b"none", closed.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=64k,mode=755")
-        os.makedirs(prefix)
-        _mount(f"/proc/self/fd/{kept}".encode(), prefix.encode(), None, _MS_BIND)
-        _mount(b"none", prefix.encode(), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
-        os.close(kept)
-
-    if works(replace):
-        replace()
-
-
-def _landlock(extra: list[str], *, per_child: bool) -> tuple[int | None, set[str]]:
-    """Deny all of the file system but the standard library, the system's shared libraries and time zones.
+def _process_limit(further: int, max_sessions: int, layers: set[str], *, forks: bool) -> int | None:
+    """How many processes and threads the kernel may count for a child's uid; None where it counts others' there too.
 
     Args:
-        per_child: leave it to each child. A domain of its own is what keeps children of one uid from signalling each
-            other; children of different uids share the zygote's, which costs a fork nothing.
-        extra: further paths that may be read.
-
-    Returns:
-        The ruleset for the child to enter, and the layers that hold.
+        further: those that a session may start.
+        max_sessions: sessions that share a uid, where each has none of its own.
+        layers: those that hold.
+        forks: whether the session may copy itself.
     """
-    try:
-        abi = _syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
-    except OSError:
-        return None, set()
-    accesses = (1 << (13 if abi < 2 else 14 if abi < 3 else 15 if abi < 5 else 16)) - 1
-    attr = _RulesetAttr(accesses, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
-    ruleset = _syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(attr), ctypes.sizeof(attr), 0)
-    readable = [*sys.path, *extra, f"{sys.base_prefix}/lib", "/lib", "/lib64", "/usr/lib", "/usr/lib64"]
-    readable += [
-        "/usr/local/lib",
-        "/usr/share/zoneinfo",
-        "/etc/localtime",
-        "/etc/ld.so.cache",
-        "/dev/urandom",
-        "/dev/null",
-    ]
-    for path in dict.fromkeys(readable):
-        try:
-            fd = os.open(path, os.O_PATH)
-        except OSError:
-            continue
-        access = _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0) | (_WRITE_FILE if path == "/dev/null" else 0)
-        rule = _PathBeneath(access, fd)
-        _syscall(_LANDLOCK_ADD_RULE, ruleset, 1, ctypes.byref(rule), 0)
-        os.close(fd)
-    layers = {"landlock:fs"} | ({"landlock:tcp"} if abi >= 4 else set()) | ({"landlock:scope"} if abi >= 6 else set())
-    if not works(lambda: _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)):
+    copies = _COPIES if forks else 0
+    if "uid" in layers:
+        return _within(resource.RLIMIT_NPROC, 1 + further + copies)
+    if not further and not forks:
+        # One more is one too many, however many there are.
+        return 0
+    if os.geteuid() != 0 and layers & {"root", "network"}:
+        # Counted for the sessions of this zygote alone, all together, because they have a user namespace.
+        return _within(resource.RLIMIT_NPROC, 1 + (1 + further) * max_sessions + copies)
+    return None
+
+
+def _filters(*, threads: bool, programs: bool, scratch: bool) -> tuple[dict[bool, Loaded], Loaded | None]:
+    """Filters of system calls without and with copies, and that of a guard; nothing where there can be none."""
+    name = machine()
+    if name is None:
+        return {}, None
+
+    def loaded(*, copies: bool) -> Loaded:
+        return Loaded(build(name, Needs(threads=threads, copies=copies, programs=programs, scratch=scratch)))
+
+    filters = {copies: loaded(copies=copies) for copies in (False, True)}
+
+    def refuses() -> None:
+        filters[False].install()
+        with suppress(PermissionError):
+            os.setsid()
+            raise OSError("a call that the filter refuses was made")
+
+    if not works(refuses):
+        return {}, None
+    return filters, Loaded(build(name, Needs(programs=True))) if programs else None
+
+
+def _landlock(rights: dict[str, int]) -> tuple[int, int | None]:
+    """The version of Landlock's interface, 0 where it cannot be used, and a ruleset that allows `rights`."""
+    abi = landlock.version()
+    if not abi:
+        return 0, None
+    ruleset = landlock.ruleset(abi, rights)
+    if not works(lambda: landlock.restrict(ruleset, landlock.quiet(abi))):
         os.close(ruleset)
-        return None, set()
-    if per_child:
-        return ruleset, layers
-    _syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
-    os.close(ruleset)
-    return None, layers
+        return 0, None
+    return abi, ruleset
+
+
+def _rights(standard: Sequence[str], packages: Sequence[str], layers: set[str], *, programs: bool) -> dict[str, int]:
+    """What a session may do with files."""
+    if "root" in layers:
+        rights = landlock.readable(["/"], execute=programs)
+    else:
+        rights = landlock.readable([*standard, *packages], execute=programs)
+        # Python lists the directory of packages to find those that may be read.
+        rights |= {os.path.dirname(path): landlock.READ_DIR for path in packages} | rights
+    return rights | ({SCRATCH: landlock.CHANGE} if "scratch" in layers else {})
+
+
+def _keep_only(layers: set[str]) -> None:
+    """Give up the capabilities that neither the zygote nor the first moments of a child need."""
+    needed = [_CAP_KILL]
+    needed += [_CAP_SETGID, _CAP_SETUID] if "uid" in layers else []
+    needed += [_CAP_SYS_ADMIN] if layers & {"pid", "scratch"} else []
+    kernel.bound_capabilities()
+    kernel.set_capabilities(sum(1 << each for each in needed) & kernel.capabilities())
+    prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def _probed(confinement: Confinement, *, programs: bool) -> set[str]:
+    """The layers that show in a child with all of them on.
+
+    Raises:
+        OSError: they cannot be had together.
+    """
+    zygote_pid = os.getpid()
+
+    def enter() -> None:
+        confinement.enter(0, zygote_pid, confinement.null, forks=False)
+
+    def has_no_capability() -> None:
+        confinement._give_up(0, forks=False)
+        if kernel.capabilities():
+            raise OSError("a capability is left")
+
+    def cannot_fork() -> None:
+        enter()
+        with suppress(PermissionError, BlockingIOError):
+            if os.fork() == 0:
+                os._exit(0)
+            raise OSError("a process was started")
+
+    if (reason := kernel.failure(enter)) is not None:
+        raise OSError(f"the layers of the sandbox hold one by one, but not together: {reason}")
+    layers = {"capabilities"} if works(has_no_capability) else set()
+    return layers | ({"processes"} if programs or works(cannot_fork) else set())

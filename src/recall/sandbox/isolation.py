@@ -53,8 +53,8 @@ LAYER: Mapping[str, Layer] = MappingProxyType(
             "with `scratch_bytes`: has a /tmp of its own, limited in size, gone with it", "what `root` needs"
         ),
         "cgroup": Layer(
-            "shares a limit on memory with all sessions of this service, so that the host survives them",
-            "a cgroup with the memory controller that the service may write to",
+            "shares the limits of one cgroup with all other sessions, so that the host survives a thousand of them",
+            "a cgroup with limits that the operator made and named, and that the service may enter",
         ),
     }
 )

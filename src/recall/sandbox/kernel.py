@@ -1,0 +1,147 @@
+"""The few system calls that Python 3.11 has no function for, and a throw-away process to try things in."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION = 0x20080522
+_LAST_CAPABILITY = 63
+_CLOSE_RANGE = 436
+_MOST_DESCRIPTORS = 4096
+"""Beyond any that a zygote opens, on kernels that cannot close all of them at once."""
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+def check(result: int, what: str) -> int:
+    """`result`, unless it says that `what` failed.
+
+    Raises:
+        OSError: it does, for the reason in errno.
+    """
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def syscall(number: int, *arguments: object) -> int:
+    """Make a system call by its number.
+
+    Raises:
+        OSError: it failed.
+    """
+    values = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    return check(int(libc.syscall(ctypes.c_long(number), *values)), f"system call {number}")
+
+
+def prctl(option: int, value: int = 0) -> int:
+    """Change something about the calling process.
+
+    Raises:
+        OSError: it failed.
+    """
+    zero = ctypes.c_ulong(0)
+    return check(int(libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero)), f"prctl {option}")
+
+
+def unshare(flags: int) -> None:
+    """Give the calling process namespaces of its own.
+
+    Raises:
+        OSError: it is not allowed to have them.
+    """
+    check(libc.unshare(flags), "unshare")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """Mount something at `target`.
+
+    Raises:
+        OSError: it failed.
+    """
+    texts = [None if text is None else text.encode() for text in (kind, data)]
+    check(libc.mount(source.encode(), target.encode(), texts[0], ctypes.c_ulong(flags), texts[1]), f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    """Detach what is mounted at `target`.
+
+    Raises:
+        OSError: it failed.
+    """
+    check(libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
+def set_capabilities(kept: int) -> None:
+    """Keep the capabilities whose bits are set in `kept`, of those that are held, and pass on none.
+
+    Raises:
+        OSError: one of them is not held.
+    """
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    check(libc.capset(ctypes.byref(_CapabilityHeader(_CAPABILITY_VERSION, 0)), ctypes.byref(data)), "capset")
+
+
+def capabilities() -> int:
+    """The bits of all capabilities that are effective, permitted or inheritable."""
+    data = (ctypes.c_uint32 * 6)()
+    check(libc.capget(ctypes.byref(_CapabilityHeader(_CAPABILITY_VERSION, 0)), ctypes.byref(data)), "capget")
+    return data[0] | data[1] | data[2] | (data[3] | data[4] | data[5]) << 32
+
+
+def bound_capabilities() -> None:
+    """Let no program that is started from here gain a capability, as far as the caller may decide that."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) != 0:
+            break
+    libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on."""
+    try:
+        syscall(_CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+    except OSError:
+        os.closerange(first, _MOST_DESCRIPTORS)
+
+
+def works(attempt: Callable[[], object]) -> bool:
+    """Whether `attempt` succeeds in a process that is thrown away."""
+    return failure(attempt) is None
+
+
+def failure(attempt: Callable[[], object]) -> str | None:
+    """Why `attempt` fails in a process that is thrown away, or None where it succeeds there."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        words, status = "", 1
+        try:
+            attempt()
+            status = 0
+        except OSError as error:
+            words = str(error)
+        finally:
+            # Whatever it raised: never back into the caller's code.
+            with suppress(OSError):
+                os.write(writer, words.encode())
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        told = pipe.read(1000).decode("utf-8", "replace")
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return None if status == 0 else told or f"exit status {status}"
