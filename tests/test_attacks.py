@@ -1,0 +1,129 @@
+"""Every attack of the list, in every style, as root and as somebody else with and without namespaces."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unprivileged
+from attacks import ATTACKS, ELSEWHERE, Attack
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the attacks make system calls by their x86-64 numbers"),
+]
+
+TESTS = Path(__file__).parent
+RUNNER = TESTS / "attack_runner.py"
+MODES = ("root", "namespaces", "plain")
+"""As root; as nobody with user namespaces; as nobody without them, as in a container."""
+STYLES = {mode: ("oneshot", "session", "transactional") if mode == "root" else ("oneshot", "session") for mode in MODES}
+TIMEOUT_S = 280
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What all attacks of one run came to."""
+
+    outcomes: dict[tuple[str, str], dict[str, Any]]
+    """By style and attack."""
+    isolation: dict[str, list[str]]
+    """The layers that held, by profile."""
+    refused: dict[str, str]
+    """Why a profile cannot be had on this host, by profile."""
+    noise: str
+    """What was printed that the runner did not print, and how it ended."""
+
+
+@cache
+def report(mode: str) -> Report:
+    """Run the attacks in one mode, once."""
+    arguments = ("local", ",".join(STYLES[mode]))
+    if mode == "root":
+        if os.geteuid() != 0:
+            pytest.skip("not root")
+        command = [sys.executable, str(RUNNER), *arguments]
+    else:
+        if refusal := unprivileged.refusal(namespaces=mode == "namespaces"):
+            pytest.skip(refusal)
+        command = unprivileged.command(RUNNER, *arguments, namespaces=mode == "namespaces")
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        try:
+            code = subprocess.run(command, stdout=output, stderr=errors, timeout=TIMEOUT_S, check=False).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
+        output.seek(0)
+        errors.seek(0)
+        return _read(output.read().splitlines(), "" if code == 0 else f"it ended with {code}\n" + errors.read())
+
+
+def _read(lines: list[str], noise: str) -> Report:
+    outcomes: dict[tuple[str, str], dict[str, Any]] = {}
+    isolation: dict[str, list[str]] = {}
+    refused: dict[str, str] = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            noise += line + "\n"
+            continue
+        if "attack" in row:
+            outcomes[row["style"], row["attack"]] = row
+        else:
+            isolation, refused = row["isolation"], row["refused"]
+    return Report(outcomes, isolation, refused, noise)
+
+
+def broken_promises(attack: Attack, outcome: dict[str, Any], style: str) -> list[str]:
+    """The calls of an attack that came to something that the layers of this host do not allow."""
+    found = []
+    for status, error in zip(outcome["statuses"], outcome["errors"], strict=True):
+        if status == "state_lost" or (attack.forks and style == "transactional"):
+            continue
+        if status not in attack.statuses:
+            found.append(f"{status}: {error}")
+        elif status == "exception" and not error.startswith(attack.errors):
+            found.append(f"an exception that is no refusal: {error}")
+    return found
+
+
+def test_the_list_covers_every_item_of_the_design() -> None:
+    held = {item for attack in ATTACKS.values() for item in attack.items} | set(ELSEWHERE)
+    assert held == set(range(1, 86))
+    for places in ELSEWHERE.values():
+        for place in places:
+            file, _, test = place.partition("::")
+            assert (TESTS / file).exists(), place
+            assert f"def {test}(" in (TESTS / file).read_text() if test else True, place
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_attack_speaks_on_the_service_or_ends_it(mode: str) -> None:
+    assert report(mode).noise == ""
+
+
+@pytest.mark.parametrize(("mode", "style"), [(mode, style) for mode in MODES for style in STYLES[mode]])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_reaches_nothing_but_its_own_session(name: str, style: str, mode: str) -> None:
+    attack, result = ATTACKS[name], report(mode)
+    if attack.profile in result.refused:
+        assert attack.profile != "default", result.refused
+        pytest.skip(result.refused[attack.profile])
+    outcome = result.outcomes.get((style, name))
+    assert outcome is not None, result.noise or "it was not run"
+    held = result.isolation.get(attack.profile, ())
+    if attack.needs and not set(attack.needs) & set(held):
+        # What was not promised may have been reached; the victim and the service must be well all the same.
+        assert [fault for fault in outcome["faults"] if not fault.startswith("ESCAPED")] == []
+        pytest.skip(f"this host lacks {' and '.join(attack.needs)}")
+    forked = attack.forks and style == "transactional"
+    assert [fault for fault in outcome["faults"] if not (forked and fault.startswith("ESCAPED"))] == []
+    assert broken_promises(attack, outcome, style) == []
