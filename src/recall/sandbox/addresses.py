@@ -22,7 +22,7 @@ _METADATA = frozenset(
         ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd00:ec2::253", "fd20:ce::254"),
     )
 )
-# Beside what `is_global` denies: its tables differ between versions of Python, and it takes tunnels for global.
+# Beside what `is_global` denies: its tables differ between versions of Python, and it takes some tunnels for global.
 _NEVER = tuple(
     map(
         ip_network,
@@ -31,12 +31,13 @@ _NEVER = tuple(
             *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
             # Addresses that hold an IPv4 address: compatible, mapped, translated, Teredo, 6to4.
             *("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2001::/32", "2002::/16"),
-            *("100::/64", "2001:2::/48", "2001:10::/28", "2001:20::/28", "2001:db8::/32", "3fff::/20", "5f00::/16"),
-            *("fe80::/10", "fec0::/10", "ff00::/8"),
+            *("2001:2::/48", "2001:10::/28", "2001:20::/28", "2001:db8::/32", "3fff::/20", "5f00::/16"),
         ),
     )
 )
 _NAT64 = ip_network("64:ff9b::/96")
+_ASSIGNED = ip_network("2000::/3")
+"""All of IPv6 that was ever given out for use across the Internet."""
 
 
 def kind_of(address: IPv4Address | IPv6Address) -> AddressKind:
@@ -52,7 +53,7 @@ def kind_of(address: IPv4Address | IPv6Address) -> AddressKind:
     for kind, networks in (("loopback", _LOOPBACK), ("private", _PRIVATE), ("never", _NEVER)):
         if any(address in network for network in networks):
             return kind  # type: ignore[return-value]
-    return "public" if address.is_global and not address.is_multicast else "never"
+    return "public" if address.is_global and (address.version == 4 or address in _ASSIGNED) else "never"
 
 
 class Resolver(Protocol):

@@ -23,7 +23,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{0,5}))?")
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}(?:\.[a-z0-9_-]{1,63})*")
 _ESCAPE = re.compile(r"(%[0-9A-Fa-f]{2})")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _BORDER = re.compile(r"[\x00-\x1f\x7f-\x9f\\/]")
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _IN_PATH = frozenset(_UNRESERVED + "!$&'()*+,;=:@")
@@ -75,10 +75,12 @@ class Target:
             Refused: it is no `http` or `https` URL, or one that two programs could read in two ways.
         """
         if _CONTROL.search(text):
-            raise Refused("the URL holds a control character, a lone surrogate or a backslash")
+            raise Refused("the URL holds a control character or a lone surrogate")
         if (match := _URL.fullmatch(text)) is None:
             raise Refused("that is no absolute URL")
         scheme, authority, path, query = match[1].lower(), match[2], match[3], match[4]
+        if "\\" in authority + path:
+            raise Refused("the URL holds a backslash")
         if scheme not in _PORTS:
             raise Refused(f"only http and https can be used, not {scheme[:32]}")
         if "@" in authority:
