@@ -1,14 +1,20 @@
 """The parent's end of a session's socket: frames out without blocking, frames in as they come. It judges none."""
 
 import asyncio
+import os
 import socket
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from struct import Struct
 
-from recall.sandbox.process import SPACE
 from recall.sandbox.wire import HEADER
 
 _READ_BYTES = 1 << 16
+
+
+_CREDENTIALS = Struct("3i")
+SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
+"""Bytes of ancillary data that a message with credentials brings."""
 
 
 class FrameError(Exception):
@@ -47,11 +53,34 @@ class Frames:
             yield number, body
 
 
+def sender_of(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
+    """The pid in the credentials that came with a message, if any did.
+
+    Raises:
+        FrameError: descriptors came with it; they are closed.
+    """
+    pid, foreign = None, array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            pid = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
+        elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            foreign.frombytes(data[: len(data) - len(data) % foreign.itemsize])
+    for descriptor in foreign:
+        os.close(descriptor)
+    if foreign:
+        raise FrameError("descriptors came with a frame")
+    return pid
+
+
 class Channel:
     """A non-blocking stream socket, served by whichever loop it is attached to."""
 
-    def __init__(self, ours: socket.socket, on_readable: Callable[[], object]) -> None:
+    def __init__(self, ours: socket.socket, on_readable: Callable[[], object], *, from_whom: bool = False) -> None:
+        """With `from_whom`, the kernel is asked to say with each message which process sent it."""
         ours.setblocking(False)
+        if from_whom:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._from_whom = from_whom
         self._socket: socket.socket | None = ours
         self._on_readable = on_readable
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,17 +117,27 @@ class Channel:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
         self._socket.sendmsg([b"\0"], rights)
 
-    def receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]] | None:
-        """What has arrived, with its ancillary data; None where there is nothing, b"" at the end of the stream."""
+    def receive(self) -> tuple[bytes, int | None] | None:
+        """What has arrived, and the pid of its sender where the channel asks for it.
+
+        Returns:
+            None where there is nothing, b"" at the end of the stream.
+
+        Raises:
+            FrameError: descriptors came along, which nobody asked for; they are closed.
+        """
         if self._socket is None:
             return None
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, SPACE)
+            if not self._from_whom:
+                # Without room for ancillary data, descriptors that a tool sends are dropped by the kernel.
+                return self._socket.recv(_READ_BYTES), None
+            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, SPACE, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except OSError:
-            return b"", []
-        return data, ancillary
+            return b"", None
+        return data, sender_of(ancillary)
 
     def close(self) -> None:
         """Hang up. Safe to call twice."""

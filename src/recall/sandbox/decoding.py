@@ -1,6 +1,8 @@
 """Replies of a session, decoded. Every byte may have been written by a tool: it is parsed as JSON and checked."""
 
 import json
+import math
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +38,12 @@ def _no_constant(_: str) -> None:
     """NaN and infinities are not JSON; an honest child sends none."""
 
 
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -73,8 +80,6 @@ def decode_reply(body: bytes) -> Reply | None:
 
 def how_ended(exit_code: int | None, cpu_s: int | None = None) -> str:
     """In words, from an exit status, negative for a signal; None where nobody saw it."""
-    import signal
-
     if exit_code == -signal.SIGXCPU and cpu_s is not None:
         return f"the tools used more than {cpu_s} s of CPU time"
     how = "the process of the tools ended"

@@ -10,13 +10,13 @@ import time
 import weakref
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recall.errors import SandboxError, boundary
 from recall.sandbox.base import SessionOptions
-from recall.sandbox.isolation import LAYERS
+from recall.sandbox.isolation import ELSEWHERE, LAYERS
 from recall.sandbox.packages import readable_paths
 from recall.sandbox.process import Family
 from recall.sandbox.profiles import Profile
@@ -30,7 +30,7 @@ _STOP_TIMEOUT_S = 2.0
 class ZygoteHost:
     """A zygote, and the sessions whose processes it forked."""
 
-    def __init__(self, profile: Profile, stats: SandboxStats, web: Web | None) -> None:
+    def __init__(self, profile: Profile, stats: SandboxStats, web: Web | None, cgroup: str | None = None) -> None:
         """Start the process.
 
         Raises:
@@ -51,10 +51,15 @@ class ZygoteHost:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsent: deque[tuple[bytes, socket.socket | None]] = deque()
         self._watchers: list[asyncio.Future[None]] = []
+        settings = _settings(profile, web=web is not None, cgroup=cgroup)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         with theirs:
-            self.pid = _spawn(theirs, profile, web=web is not None)
+            try:
+                self.pid = _spawn(theirs, settings)
+            except SandboxError:
+                self._socket.close()
+                raise
         self._finalizer = weakref.finalize(self, _end_process, self.pid, os.getpid())
 
     def __len__(self) -> int:
@@ -211,12 +216,11 @@ class ZygoteHost:
         self._tell()
 
 
-def _spawn(control: socket.socket, profile: Profile, *, web: bool) -> int:
-    if sys.platform != "linux":
-        raise SandboxError("the local sandbox needs Linux")
+def _settings(profile: Profile, *, web: bool, cgroup: str | None) -> dict[str, Any]:
+    """What the zygote is told; see `recall.sandbox.zygote.main`."""
     limits = profile.limits
     path, readable = readable_paths(profile.packages)
-    settings: dict[str, Any] = {
+    return {
         "parent": os.getpid(),
         "path": path,
         "preload": list(profile.preload),
@@ -236,18 +240,20 @@ def _spawn(control: socket.socket, profile: Profile, *, web: bool) -> int:
             "scratch_bytes": profile.scratch_bytes,
             "readable": readable,
             "max_sessions": limits.max_sessions,
+            "cgroup": cgroup,
         },
     }
+
+
+def _spawn(control: socket.socket, settings: Mapping[str, Any]) -> int:
+    if sys.platform != "linux":
+        raise SandboxError(f"the local sandbox needs Linux; {ELSEWHERE}")
     # Not `-I`, which would ignore the fixed hash seed: with the environment given here, the other flags are as strict,
     # and the order of a set of strings is the same in every session and every run. One thread for each of the libraries
     # that would start some when they are imported: a zygote must have none.
     environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return _posix_spawn(control, json.dumps(settings), environment)
-
-
-def _posix_spawn(control: socket.socket, settings: str, environment: dict[str, str]) -> int:
-    flags: Sequence[str] = ["-P", "-s", "-S", "-B", "-X", "utf8"]
-    arguments = [sys.executable, *flags, "-c", BOOTSTRAP, str(Path(__file__).parent), settings]
+    flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
+    arguments = [sys.executable, *flags, "-c", BOOTSTRAP, str(Path(__file__).parent), json.dumps(settings)]
     with boundary(SandboxError, "starting the zygote", OSError):
         return os.posix_spawn(
             sys.executable,

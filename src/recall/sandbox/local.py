@@ -52,11 +52,11 @@ class CodeResult:
 class _Station:
     """The zygotes of one profile, and the processes kept ready for its sessions."""
 
-    def __init__(self, profile: Profile, zygotes: int, pool: int, web: Web | None) -> None:
+    def __init__(self, profile: Profile, zygotes: int, pool: int, web: Web | None, cgroup: str | None) -> None:
         self.profile = profile
         self.stats = SandboxStats()
         self._zygotes: list[ZygoteHost | None] = [None] * zygotes
-        self._pool_size, self._web = pool, web
+        self._pool_size, self._web, self._cgroup = pool, web, cgroup
         self._pool: deque[LocalSession] = deque()
         self._refill: asyncio.TimerHandle | None = None
 
@@ -77,7 +77,7 @@ class _Station:
             await host.stop()
             host = self._zygotes[index]  # another opener may have been quicker
         if host is None:
-            host = self._zygotes[index] = ZygoteHost(self.profile, self.stats, self._web)
+            host = self._zygotes[index] = ZygoteHost(self.profile, self.stats, self._web, self._cgroup)
         host.attach(loop)
         if host.layers is None:
             await host.ready()
@@ -151,6 +151,7 @@ class LocalSandbox:
         zygotes: int = 1,
         pool: int = 0,
         web: Web | None = None,
+        cgroup: str | None = None,
     ) -> None:
         """Take what sessions are like.
 
@@ -161,6 +162,8 @@ class LocalSandbox:
             zygotes: processes of each profile that fork sessions; more than one where sessions are opened faster than
                 one can fork.
             pool: processes of each profile kept ready for sessions.
+            cgroup: a directory of a control group, made by whoever runs the host, that all processes of the sandbox
+                are put into, so that its limits hold for them together.
             web: performs the web requests of tools, such as `recall.sandbox.egress.Broker`; None leaves them without.
 
         Raises:
@@ -176,7 +179,7 @@ class LocalSandbox:
         if limits is not None:
             self._profiles["default"] = replace(self._profiles["default"], limits=limits)
         self._require = tuple(require)
-        self._zygotes, self._pool_size, self._web = zygotes, pool, web
+        self._zygotes, self._pool_size, self._web, self._cgroup = zygotes, pool, web, cgroup
         self._stations: dict[str, _Station] = {}
         self._closed = False
 
@@ -292,7 +295,7 @@ class LocalSandbox:
             raise SandboxError("the sandbox is closed")
         station = self._stations.get(name)
         if station is None:
-            station = _Station(self._profiles[name], self._zygotes, self._pool_size, self._web)
+            station = _Station(self._profiles[name], self._zygotes, self._pool_size, self._web, self._cgroup)
             self._stations[name] = station
         zygote = await station.zygote(asyncio.get_running_loop())
         layers = zygote.layers or ()

@@ -7,14 +7,8 @@ gets its number can be meant.
 
 import os
 import signal
-import socket
-import struct
 from contextlib import suppress
 from typing import Protocol
-
-_CREDENTIALS = struct.Struct("3i")
-SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
-"""Bytes of ancillary data that a message with credentials brings."""
 
 
 class Signals(Protocol):
@@ -45,16 +39,9 @@ class Process:
         self._gone = False
         family.members += 1
 
-    @staticmethod
-    def listen(ours: socket.socket) -> None:
-        """Have the kernel say with each message which process sent it."""
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-
-    def heard(self, ancillary: list[tuple[int, int, bytes]]) -> None:
-        """Note who sent the message that this came with."""
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                self._speaker = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
+    def heard(self, pid: int) -> None:
+        """Note which process sent a message, as the kernel says."""
+        self._speaker = pid
 
     def spoke(self) -> None:
         """The process that was heard last is the session's from now on; it waits for us, so its number is its own."""

@@ -81,9 +81,7 @@ class LocalSession:
         self._options = options
         self._copies = options.forkable or options.transactional
         self._process = Process(family, copies=self._copies)
-        self._channel = None if ours is None else Channel(ours, self._readable)
-        if self._copies and ours is not None:
-            Process.listen(ours)
+        self._channel = None if ours is None else Channel(ours, self._readable, from_whom=self._copies)
         self._frames = Frames(self._limits.frame_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -91,6 +89,8 @@ class LocalSession:
         self._request = 0
         self._awaiting = True
         self._interrupted = False
+        self._served = False
+        """Whether a process has said that it serves the request in flight."""
         self._loaded = copy
         self._opened_at = time.monotonic()
         self._began_at: float | None = None
@@ -219,7 +219,7 @@ class LocalSession:
             message = f"the arguments are {len(body)} bytes of JSON, the limit is {self._limits.request_bytes}"
             return CallResult(CallStatus.BAD_ARGUMENTS, error=message)
         self._request = self._request % LAST_REQUEST + 1
-        self._awaiting, self._interrupted = True, False
+        self._awaiting, self._interrupted, self._served = True, False, False
         self._process.go_on()
         self._deadline = loop.time() + timeout_s
         self._schedule(timeout_s, lambda: self._overdue(timeout_s))
@@ -249,16 +249,16 @@ class LocalSession:
 
     def _readable(self) -> bool:
         """Take in what has arrived; False when there was nothing."""
-        arrived = None if self._channel is None else self._channel.receive()
-        if arrived is None:
-            return False
-        data, ancillary = arrived
-        if not data:
-            self._hung_up()
-            return False
-        if ancillary:
-            self._process.heard(ancillary)
         try:
+            arrived = None if self._channel is None else self._channel.receive()
+            if arrived is None:
+                return False
+            data, sender = arrived
+            if not data:
+                self._hung_up()
+                return False
+            if sender is not None:
+                self._process.heard(sender)
             for number, body in self._frames.take(data):
                 if not self._accept(number, body):
                     self._violated()
@@ -292,6 +292,9 @@ class LocalSession:
 
     def _began(self) -> bool:
         self._process.spoke()
+        self._served = True
+        if self._interrupted:
+            self._process.kill_copy()
         if self._began_at is None:
             self._began_at = time.monotonic()
             if self._loaded:
@@ -358,7 +361,9 @@ class LocalSession:
         self._interrupted = True
         self._schedule(max(_LEAST_GRACE_S, _GRACE_SHARE * timeout_s), lambda: self._long_overdue(timeout_s))
         if self._options.transactional:
-            self._process.kill_copy()
+            # The process that spoke last is that of the state, until the copy that serves the call has said so.
+            if self._served:
+                self._process.kill_copy()
         else:
             self._process.interrupt()
 
