@@ -89,7 +89,7 @@ def single_call(rng: random.Random, *, operator: bool | None = None) -> Dialogue
 
 
 def several(rng: random.Random) -> Dialogue:
-    """Two to seven things asked for in one question, each found by one call and none needing another's answer.
+    """Two to five things asked for in one question, each found by one call and none needing another's answer.
 
     Either up to three things of different names, in the order of the question, or all of one name, from the name
     outwards: `Zobido's twin and mayor` or `the mayor and the twin of Zobido`.
@@ -97,7 +97,7 @@ def several(rng: random.Random) -> Dialogue:
     genitive = rng.choice(GENITIVES)
     if of_one_name := rng.random() < 0.6:
         domain = rng.choice(ENTITY_TYPES)
-        words = rng.sample([word for word in TABLED if word.domain == domain], rng.randint(2, 7))
+        words = rng.sample([word for word in TABLED if word.domain == domain], rng.randint(2, 5))
     else:
         words = rng.sample(TABLED, rng.randint(2, 3))
     shown: list[Word] = [*words, *draw_distractors(rng, words, rng.randint(0, 3))]
