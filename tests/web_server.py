@@ -90,7 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(found).encode(), ("Content-Type", "application/json"))
 
     def _status(self, body: bytes, rest: str) -> None:
-        self._send(int(rest), f"status {rest}".encode(), ("Content-Type", "text/plain; charset=utf-8"))
+        content = b"" if rest == "204" else f"status {rest}\nand more".encode()
+        self._send(int(rest), content, ("Content-Type", "text/plain; charset=utf-8"))
+
+    def _loop(self, body: bytes, rest: str) -> None:
+        self._send(302, b"", ("Location", "/loop"))
 
     def _encoded(self, body: bytes, rest: str) -> None:
         kind, content = ENCODED[rest]

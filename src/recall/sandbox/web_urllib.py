@@ -170,8 +170,10 @@ class Request:
         unverifiable: bool = False,
         method: str | None = None,
     ) -> None:
-        self.full_url, _, self.fragment = url.strip().strip("<>").partition("#")
-        scheme, colon, rest = self.full_url.partition(":")
+        self.full_url = url.strip().strip("<>")
+        plain, _, fragment = self.full_url.partition("#")
+        self.fragment = fragment or None
+        scheme, colon, rest = plain.partition(":")
         if not colon or not scheme.replace("+", "").replace("-", "").replace(".", "").isalnum():
             raise ValueError(f"unknown url type: {self.full_url!r}")
         self.type = scheme.lower()
@@ -192,7 +194,7 @@ class Request:
 
     def get_full_url(self) -> str:
         """The URL."""
-        return self.full_url + (f"#{self.fragment}" if self.fragment else "")
+        return self.full_url
 
     def add_header(self, key: str, val: str) -> None:
         """Set a header."""
