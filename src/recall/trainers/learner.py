@@ -18,6 +18,7 @@ from recall.advantage import ADVANTAGES
 from recall.errors import ConfigError
 from recall.policy.torch.decoder import Decoder, decoder_for
 from recall.policy.torch.layout import GroupLayout
+from recall.policy.torch.logprobs import token_logprobs
 from recall.trainers.algorithms import Algorithm, surrogate, token_weights
 from recall.trainers.recipe import LearnerSettings
 from recall.types import Group, Trajectory
@@ -236,14 +237,10 @@ class Learner:
         """[M] log-probabilities of the sampled tokens and [M] entropies, nats, at the sampling temperature."""
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
             logits = decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=index).float()
-        normal = torch.log_softmax(logits / self._temperature, -1)
-        logprobs = normal.gather(-1, targets[:, None])[:, 0]
-        if not with_entropy:
-            return logprobs, logprobs
-        if self.settings.entropy_coefficient:
-            return logprobs, -(normal.exp() * normal).sum(-1)
-        with torch.no_grad():
-            return logprobs, -(normal.exp() * normal).sum(-1)
+        if self._temperature != 1:
+            logits = logits / self._temperature
+        logprobs, entropy = token_logprobs(logits, targets)
+        return logprobs, entropy if with_entropy else logprobs
 
     @torch.no_grad()
     def _corrections(self, rows: Sequence[Sequence[_Sample]]) -> dict[int, Tensor]:
@@ -284,13 +281,17 @@ def _sample(trajectory: Trajectory, advantage: float) -> _Sample:
 def _passes(groups: Sequence[Sequence[_Sample]], budget: int) -> Iterator[list[list[_Sample]]]:
     """Cut groups into passes of at most `budget` tokens, each prompt counted once; a trajectory is never cut.
 
-    Groups of like length go together, which saves padding in attention. A group that does not fit is cut by
+    Groups of like length go together, which saves padding in attention. A group that no pass can hold is cut by
     trajectories, and its prompt computed once a part.
     """
     current: list[list[_Sample]] = []
     used = 0
     for group in sorted(groups, key=lambda group: max(len(sample.response) for sample in group)):
         part: list[_Sample] = []
+        whole = len(group[0].prompt) + sum(len(sample.response) for sample in group)
+        if used and whole <= budget < used + whole:
+            yield current
+            current, used = [], 0
         for sample in group:
             cost = len(sample.response) + (0 if part else len(sample.prompt))
             if used and used + cost > budget:

@@ -162,7 +162,7 @@ class FamilyDecoder:
                 return F.rms_norm(x, weight.shape, weight, self._eps)
             return F.rms_norm(x, x.shape[-1:], None, self._eps) * weight
         # In half of the library's time: on a CPU it takes eight small operations.
-        scale = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(self._eps).rsqrt_()
+        scale: Tensor = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(self._eps).rsqrt_()
         return (x * scale[..., None]).mul_(weight)
 
     def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
