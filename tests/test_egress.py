@@ -1,12 +1,16 @@
 import asyncio
 import json
 import re
+import shutil
+import ssl
+import subprocess
 import sys
 import time
 import tracemalloc
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from posixpath import normpath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -332,6 +336,7 @@ async def test_a_backslash_is_escaped_in_a_query_and_refused_elsewhere(server: T
 async def test_headers_that_frame_the_request_are_not_taken_from_the_tool(server: TestServer) -> None:
     framing = ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Proxy-Authorization", "TE"]
     framing += ["Proxy-Connection", "Trailer", "Upgrade", "Expect", "X-Named"]
+    framing += ["X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL"]
     headers = {**dict.fromkeys(framing, "7"), "Connection": "close, x-named", "X-Kept": "yes"}
     answer = await once(
         [server.base], f"{server.base}/echo", "POST", headers=headers, body=b64encode(b"hello").decode()
@@ -485,6 +490,54 @@ async def test_compression_is_undone_where_asked(server: TestServer, route: str)
     raw = await once([server.base], f"{server.base}/packed/{route}", decode=False)
     assert plain["body"] == text
     assert raw["body"] != text
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestServer, Path]]:
+    """A server behind a certificate of its own making for `localhost`, and the certificate."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("making a certificate needs openssl")
+    folder = tmp_path_factory.mktemp("certificate")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    making = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -addext"
+    command = [openssl, *making.split(), "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(context) as running:
+        yield running, certificate
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(encrypted: tuple[TestServer, Path]) -> None:
+    server, _ = encrypted
+    url = f"https://localhost:{server.port}"
+    answer = await once([url], f"{url}/echo")
+    assert (answer["kind"], server.seen) == ("certificate", [])
+
+
+def test_a_certificate_is_held_against_the_name_in_the_url(encrypted: tuple[TestServer, Path]) -> None:
+    server, certificate = encrypted
+    program = """
+import asyncio, json, sys
+from recall.sandbox.broker import Broker
+from recall.sandbox.egress import Rule
+async def main():
+    for host in ("localhost", "127.0.0.1"):
+        url = f"https://{host}:{sys.argv[1]}/status/200"
+        broker = Broker([Rule.parse(url)])
+        answer = json.loads(await broker.answer(json.dumps({"method": "GET", "url": url}).encode(), timeout_s=20))
+        await broker.close()
+        print(answer.get("status") or answer["kind"])
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(server.port)],
+        env={"SSL_CERT_FILE": str(certificate)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout.split(), done.stderr) == (["200", "certificate"], "")
 
 
 async def test_requests_at_once_are_bounded(other: TestServer) -> None:

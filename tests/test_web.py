@@ -14,6 +14,8 @@ from recall.sandbox import web
 from recall.sandbox.broker import Broker
 from recall.sandbox.egress import Rule
 from recall.sandbox.exchange import EgressLimits
+from recall.sandbox.local import LocalSandbox
+from recall.types import CallStatus
 from web_programs import PRELUDE, REQUESTS, TRIVIA, URLLIB
 from web_server import ENCODED, TestServer, serving
 
@@ -115,6 +117,34 @@ def test_the_published_search_tool_runs_unmodified(server: TestServer) -> None:
     real = [namespaces[0]["wikipedia_search"](*args) for args in (("pears",), ("pears", 2), ("",))]
     assert ours == real
     assert ours[0].count("A pear is a fruit") == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux")
+async def test_the_published_search_tool_runs_in_a_sandbox_that_has_no_network(server: TestServer) -> None:
+    source = WIKIPEDIA.replace("<search-url-placeholder>", server.base)
+    source += "def straight():\n    import socket\n    socket.create_connection(('127.0.0.1', 1), 1)\n"
+    source += f"def other():\n    return requests.get('{server.base}/echo').status_code\n"
+    broker = Broker([Rule.parse(f"{server.base}/search")])
+    box = LocalSandbox(web=broker)
+    session = await box.open(source)
+    found = await session.call("wikipedia_search", {"query": "pears", "top_n": 2}, timeout_s=60)
+    off_list = await session.call("other", {}, timeout_s=60)
+    straight = await session.call("straight", {}, timeout_s=60)
+    await box.close()
+    await broker.close()
+    assert (found.status, found.error) == (CallStatus.OK, None)
+    assert found.result.count("A pear is a fruit") == 2
+    assert "is not among what tools may reach" in (off_list.error or "")
+    assert straight.status is CallStatus.EXCEPTION
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux")
+async def test_without_a_broker_there_is_no_requests_to_import() -> None:
+    box = LocalSandbox()
+    session = await box.open("def f():\n    import requests\n")
+    result = await session.call("f", {}, timeout_s=60)
+    await box.close()
+    assert "ModuleNotFoundError: No module named 'requests'" in (result.error or "")
 
 
 @pytest.mark.parametrize(

@@ -172,11 +172,10 @@ class Broker:
             outcome.status, message = "redirects", f"more than {self.limits.redirects} redirects"
         except Broken as fault:
             outcome.status, message = "failed", str(fault)
-        except (
-            aiohttp.ClientError,
-            OSError,
-            ValueError,
-        ) as fault:  # ValueError: the client's word for bytes it dislikes
+        except aiohttp.ClientSSLError:
+            outcome.status, message = "certificate", "there is no trusted encryption to the server"
+        except (aiohttp.ClientError, OSError, ValueError) as fault:
+            # ValueError is the client's word for bytes that it dislikes.
             outcome.status, message = "failed", _in_words(fault)
         return {"error": message, "kind": outcome.status}
 
@@ -298,4 +297,6 @@ def _in_words(fault: Exception) -> str:
         return "the answer broke off"
     if isinstance(fault, aiohttp.ClientResponseError):
         return "the server's answer is not HTTP, or its headers are too long"
-    return "the connection was closed before an answer came"
+    if isinstance(fault, aiohttp.ClientConnectionError | OSError):
+        return "the connection was closed before an answer came"
+    return "the exchange with the server failed"

@@ -18,11 +18,13 @@ _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _URL_CHARS = 16_384
 _HEADERS_CHARS = 32_768
 
-# What frames the message, or belongs to one hop of it, is the client's business. A leading `proxy-` is dropped too.
+# What frames the message, or belongs to one hop of it, is the client's business; so is all that begins with `proxy-`.
 _OURS = frozenset(
     {
         *("connection", "content-length", "expect", "host", "http2-settings", "keep-alive", "te", "trailer"),
         *("transfer-encoding", "upgrade"),
+        # By these some servers take another method or path than the one that was judged.
+        *("x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"),
     }
 )
 
