@@ -187,6 +187,12 @@ async def test_a_dead_zygote_fails_copies_too() -> None:
     await sandbox.close()
 
 
+@pytest.mark.parametrize("options", [TRANSACTIONAL, FORKABLE])
+async def test_a_session_that_starts_programs_cannot_be_copied(box: LocalSandbox, options: SessionOptions) -> None:
+    with pytest.raises(ConfigError, match="subprocess"):
+        await box.open(SOURCE, SessionOptions("subprocess", options.transactional, options.forkable))
+
+
 # --- seeds, threads, the pool
 
 
@@ -198,12 +204,13 @@ async def test_a_seed_makes_random_numbers_repeat(box: LocalSandbox) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-async def test_a_thread_gets_no_time_between_calls(box: LocalSandbox) -> None:
+@pytest.mark.parametrize("options", [SessionOptions(), FORKABLE, TRANSACTIONAL])
+async def test_a_thread_gets_no_time_between_calls(box: LocalSandbox, options: SessionOptions) -> None:
     if "seccomp" not in box.isolation_of("default"):
         await box.start()
         if "seccomp" not in box.isolation_of("default"):
             pytest.skip("no thread can be started where system calls cannot be filtered")
-    async with opened(box, SessionOptions()) as session:
+    async with opened(box, options) as session:
         await value(session, "burn")
         before = await value(session, "used")
         await asyncio.sleep(1.0)

@@ -226,10 +226,16 @@ class LocalSandbox:
         """Return a session at once; its process starts and runs `source` meanwhile. See `recall.sandbox.base`.
 
         Waits while as many sessions live as the profile's limits allow.
+
+        Raises:
+            ConfigError: there is no such profile, or it starts programs and the session is to be copied.
+            SandboxError: no process could be had.
         """
         loop = asyncio.get_running_loop()
         station = await self._station(options.profile)
         copies = options.forkable or options.transactional
+        if copies and station.profile.processes:
+            raise ConfigError(f"sandbox profile {options.profile!r}: a session that starts programs cannot be copied")
         session = None if copies else station.drawn()
         if session is None:
             zygote = await self._room(station)

@@ -63,15 +63,15 @@ class Process:
 
     def stop(self) -> None:
         """Take the CPU away until `go_on`."""
-        if not self._copies and not self._stopped:
+        if not self._stopped:
             self._stopped = True
-            self.family.signals.signal(b"S", self.family.number)
+            self._halt(b"S", signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Undo `stop`."""
         if self._stopped:
             self._stopped = False
-            self.family.signals.signal(b"C", self.family.number)
+            self._halt(b"C", signal.SIGCONT)
 
     def end(self) -> None:
         """Kill it, and with the last of a family everything that any of them started. Safe to call twice."""
@@ -83,6 +83,12 @@ class Process:
         self.family.members -= 1
         if not self.family.members:
             self.family.signals.signal(b"K", self.family.number)
+
+    def _halt(self, kind: bytes, number: int) -> None:
+        if self._copies:
+            self._signal(number)
+        else:
+            self.family.signals.signal(kind, self.family.number)
 
     def _signal(self, number: int) -> None:
         if self._descriptor is not None:
