@@ -10,6 +10,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from importlib import resources
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -27,6 +28,8 @@ PLACEHOLDER = "{func_schemas}"
 
 _START = "<|im_start|>"
 _END = "<|im_end|>"
+_REMEMBERED = 2048
+"""Texts and runs of ids whose counterpart is remembered."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -60,6 +63,9 @@ class TextEncoder:
     def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
         self._backend = tokenizer.backend_tokenizer
         self._trusted: dict[str, list[int]] = {}
+        # Episodes of a group share their prompt and often their first turns and replies.
+        self._remembered_ids = lru_cache(_REMEMBERED)(self._encode_untrusted)
+        self._remembered_text = lru_cache(_REMEMBERED)(self._decode)
         added = self._backend.get_added_tokens_decoder()
         self.control_ids = frozenset(i for i, token in added.items() if token.special or "<" in token.content)
         for i in sorted(self.control_ids):
@@ -82,14 +88,20 @@ class TextEncoder:
 
         A lone surrogate, which JSON can smuggle in and UTF-8 cannot hold, becomes U+FFFD.
         """
-        if _SURROGATE.search(text):
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self._without_control(text)
+        return list(self._remembered_ids(text))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the ids, control tokens shown."""
+        return self._remembered_text(tuple(token_ids))
+
+    def _decode(self, token_ids: tuple[int, ...]) -> str:
         text: str = self._backend.decode(list(token_ids), skip_special_tokens=False)
         return text
+
+    def _encode_untrusted(self, text: str) -> tuple[int, ...]:
+        if _SURROGATE.search(text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return tuple(self._without_control(text))
 
     def _without_control(self, text: str) -> list[int]:
         encoding = self._backend.encode(text, add_special_tokens=False)

@@ -5,7 +5,7 @@ or of who may join a wave; `engine.TorchPolicy` decides that.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, fields
 from itertools import count
 from typing import Any
@@ -142,11 +142,11 @@ class Waves:
         if row is None:
             prompt = self._prompts.get(tokens)
             if prompt is None:
-                prompt = self._prompts[tokens] = _Prompt(tokens, _lowest_free(p.slot for p in self._prompts.values()))
+                prompt = self._prompts[tokens] = _Prompt(tokens, _lowest_free({p.slot for p in self._prompts.values()}))
             else:
                 self.stats += EngineStats(prompt_hits=1)
             prompt.users += 1
-            row = self._rows[turn.episode_id] = _Row(prompt, _lowest_free(r.slot for r in self._rows.values()))
+            row = self._rows[turn.episode_id] = _Row(prompt, _lowest_free({r.slot for r in self._rows.values()}))
         own = list(tokens[len(row.prompt.token_ids) :])
         if own[: row.stored] != row.token_ids[: row.stored]:
             row.stored = next(i for i, token in enumerate(row.token_ids) if i >= len(own) or own[i] != token)
@@ -302,9 +302,8 @@ class Waves:
         return torch.tensor(values, dtype=torch.long, device=self._shape.device)
 
 
-def _lowest_free(taken: Iterator[int]) -> int:
-    used = set(taken)
-    return next(slot for slot in count() if slot not in used)
+def _lowest_free(taken: Set[int]) -> int:
+    return next(slot for slot in count() if slot not in taken)
 
 
 def _chunks(items: Sequence[Any], sizes: Sequence[int], budget: int) -> Iterator[list[Any]]:
