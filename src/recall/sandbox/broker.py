@@ -74,7 +74,6 @@ class _Client:
 
     loop: asyncio.AbstractEventLoop
     session: aiohttp.ClientSession
-    room: asyncio.Semaphore
 
 
 @dataclass(slots=True)
@@ -158,7 +157,7 @@ class Broker:
             request = Request.parse(body, self.limits)
             limit = min(limit, request.timeout_s)
             client = await self._open()
-            async with asyncio.timeout(limit), client.room:
+            async with asyncio.timeout(limit):
                 return await self._perform(client.session, request, outcome)
         except Malformed as fault:
             outcome.status, message = "malformed", str(fault)
@@ -204,7 +203,7 @@ class Broker:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         )
-        self._client = _Client(loop, session, asyncio.Semaphore(limits.concurrency))
+        self._client = _Client(loop, session)
         if stale is not None:
             await stale.session.close()
         return self._client

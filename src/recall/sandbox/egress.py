@@ -79,8 +79,6 @@ class Target:
         if (match := _URL.fullmatch(text)) is None:
             raise Refused("that is no absolute URL")
         scheme, authority, path, query = match[1].lower(), match[2], match[3], match[4]
-        if "\\" in authority + path:
-            raise Refused("the URL holds a backslash")
         if scheme not in _PORTS:
             raise Refused(f"only http and https can be used, not {scheme[:32]}")
         if "@" in authority:
