@@ -82,7 +82,8 @@ class App:
         """Serve `service` to whoever has the token, or to everybody where there is none."""
         self._service = service
         self._token = token
-        self._limits = limits
+        self.limits = limits
+        """What one request may be."""
         self._routes: dict[tuple[str, ...], dict[str, Callable[..., Awaitable[Answer]]]] = {
             ("execute",): {"POST": self._execute},
             ("sessions",): {"POST": self._open},
@@ -179,7 +180,7 @@ class App:
         return "/".join(known), methods[method], id
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        limit = self._limits.body_bytes
+        limit = self.limits.body_bytes
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         too_large = _AnswerError(413, {"detail": f"The body is larger than {limit} bytes"})
         if int(announced) > limit:
@@ -190,7 +191,7 @@ class App:
             return bytes(message.get("body", b""))
         parts, size = [], 0
         try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
+            async with asyncio.timeout(self.limits.body_timeout_s):
                 while True:
                     if message["type"] == "http.disconnect":
                         raise _HungUpError
@@ -202,9 +203,7 @@ class App:
                         return b"".join(parts)
                     message = await receive()
         except TimeoutError:
-            raise _AnswerError(
-                408, {"detail": f"The body took longer than {self._limits.body_timeout_s:g} s"}
-            ) from None
+            raise _AnswerError(408, {"detail": f"The body took longer than {self.limits.body_timeout_s:g} s"}) from None
         await self._drain(receive)
         raise too_large
 
@@ -299,10 +298,16 @@ class App:
 
     async def _run_code(self, body: bytes) -> Answer:
         try:
-            asked = fusion.read(parse(body), memory_mb=self._limits.code_memory_mb)
+            asked = fusion.read(parse(body), memory_mb=self.limits.code_memory_mb)
         except fusion.RefusedError as refused:
             return 200, fusion.refusal(str(refused))
-        return 200, await self._service.run_code(asked)
+        try:
+            return 200, await self._service.run_code(asked)
+        except SandboxBusy:
+            raise
+        except SandboxError as error:
+            report("POST /run_code", error, body)
+            return 200, fusion.refusal(str(error))
 
     async def _healthz(self, _: bytes) -> Answer:
         return 200, {"status": "ok"}
@@ -312,7 +317,7 @@ class App:
         return 200 if state["ready"] else 503, state
 
     async def _metrics(self, _: bytes) -> Answer:
-        return 200, self._service.page()
+        return 200, await self._service.page()
 
 
 class _Stream:

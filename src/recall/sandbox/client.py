@@ -109,6 +109,10 @@ class RemoteSandbox:
                 except UnreachableError as error:
                     self._down_until[endpoint] = time.monotonic() + _REST_S
                     problem = problem or error
+                except BrokenError:
+                    # The source may have run, and may have asked something of the web: not to be done twice unasked.
+                    self._down_until[endpoint] = time.monotonic() + _REST_S
+                    raise
                 except SandboxBusy as error:
                     problem = error
                 else:

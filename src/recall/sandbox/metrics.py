@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms' buckets, in seconds."""
 
+Gauge = tuple[str, float]
+"""What it is, and its value."""
+CountersByLabel = tuple[str, tuple[str, ...], Mapping[tuple[str, ...], float]]
+"""What they are, the names of their labels, and their values by those of the labels."""
+
 TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 """The content type of `Metrics.text`."""
 
@@ -60,14 +65,12 @@ class Metrics:
         self.run.observe(run_s)
         self.total.observe(total_s)
 
-    def text(
-        self, gauges: Mapping[str, tuple[str, float]], counters: Mapping[str, tuple[str, str, Mapping[str, float]]]
-    ) -> bytes:
+    def text(self, gauges: Mapping[str, Gauge], counters: Mapping[str, CountersByLabel]) -> bytes:
         """The page, with what others count.
 
         Args:
             gauges: by name, what it is and its value.
-            counters: by name, what it is, the name of its label (or nothing), and the values by label.
+            counters: by name, what it is, the names of its labels, and the values by those of the labels.
         """
         from prometheus_client import CollectorRegistry, generate_latest
 
@@ -75,9 +78,7 @@ class Metrics:
         registry.register(_Families(self._families(gauges, counters)))
         return generate_latest(registry)
 
-    def _families(
-        self, gauges: Mapping[str, tuple[str, float]], counters: Mapping[str, tuple[str, str, Mapping[str, float]]]
-    ) -> "Iterable[Metric]":
+    def _families(self, gauges: Mapping[str, Gauge], counters: Mapping[str, CountersByLabel]) -> "Iterable[Metric]":
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         calls = CounterMetricFamily("recall_sandbox_calls", "Calls.", labels=["status", "profile"])
@@ -98,10 +99,10 @@ class Metrics:
             yield family
         for name, (what, value) in gauges.items():
             yield GaugeMetricFamily(f"recall_sandbox_{name}", what, value=value)
-        for name, (what, label, values) in counters.items():
-            counter = CounterMetricFamily(f"recall_sandbox_{name}", what, labels=[label] if label else [])
+        for name, (what, labels, values) in counters.items():
+            counter = CounterMetricFamily(f"recall_sandbox_{name}", what, labels=labels)
             for key, number in values.items():
-                counter.add_metric([key] if label else [], number)
+                counter.add_metric(key, number)
             yield counter
 
 

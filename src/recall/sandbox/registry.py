@@ -73,6 +73,10 @@ class Registry:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def idle(self) -> int:
+        """Sessions that nothing is asked of now."""
+        return sum(not entry.users for entry in self._entries.values())
+
     async def reserve(self, count: int = 1) -> None:
         """Keep room for `count` sessions that are about to be added or given up.
 

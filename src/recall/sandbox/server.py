@@ -120,6 +120,8 @@ class _Serving:
 def _server(app: App) -> "uvicorn.Server":
     import uvicorn
 
+    from recall.sandbox.connection import connection_class
+
     class Server(uvicorn.Server):
         """Leaves the signals to us: uvicorn would wait for calls in flight without end."""
 
@@ -129,6 +131,7 @@ def _server(app: App) -> "uvicorn.Server":
     return Server(
         uvicorn.Config(
             app,
+            http=connection_class(app.limits.body_timeout_s),
             lifespan="off",
             ws="none",
             access_log=False,
@@ -173,7 +176,8 @@ def _bound(host: str, port: int, token: Token | None) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"--host {host}: no such address: {error}") from None
     check_bind(host, str(address[0]), token)
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is said outright, because asyncio turns Nagle's delays off only where it is.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)

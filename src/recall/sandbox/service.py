@@ -6,10 +6,10 @@ Every answer is a value whatever the tools did; what is raised is the caller's m
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from recall.errors import ConfigError, SandboxBusy, SandboxError
 from recall.sandbox import fusion
@@ -18,6 +18,7 @@ from recall.sandbox.backend import Backend, ServedSession
 from recall.sandbox.base import CallResult
 from recall.sandbox.bodies import CallBody, OpenBody
 from recall.sandbox.isolation import unmet
+from recall.sandbox.leaks import session_groups
 from recall.sandbox.metrics import Metrics
 from recall.sandbox.registry import Entry, Registry
 
@@ -40,13 +41,38 @@ class ServiceLimits:
     """Seconds without a call after which a session may be ended to make room."""
 
 
+class WebBroker(Protocol):
+    """What is needed here of whatever performs the web requests of tools."""
+
+    @property
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """Requests by host and outcome."""
+
+    async def close(self) -> None:
+        """Perform no more of them."""
+
+
 class Service:
     """Calls, batches and sessions over one sandbox."""
 
     def __init__(
-        self, sandbox: Backend, profiles: Sequence[str], *, limits: ServiceLimits, require: Sequence[str] = ()
+        self,
+        sandbox: Backend,
+        profiles: Sequence[str],
+        *,
+        limits: ServiceLimits,
+        require: Sequence[str] = (),
+        web: WebBroker | None = None,
     ) -> None:
-        """Take the sandbox, the names of the profiles that are served (the first is the default), and the bounds."""
+        """Take what is served.
+
+        Args:
+            sandbox: started by `start`, closed by `close`.
+            profiles: the names that requests may give; the first is the default.
+            limits: how much is taken on.
+            require: what must hold, of `recall.sandbox.isolation.REQUIREMENTS`.
+            web: what the sandbox's tools reach the web by; counted, and closed by `close`.
+        """
         self.sandbox = sandbox
         self.profiles = tuple(profiles)
         self.metrics = Metrics()
@@ -56,6 +82,7 @@ class Service:
         """Whether the server is about to stop, and takes nothing new."""
         self._limits = limits
         self._require = tuple(require)
+        self._web = web
         self._sweeper: asyncio.Task[None] | None = None
         self._ready = False
 
@@ -79,12 +106,15 @@ class Service:
                 await self._sweeper
         await self.sessions.close_all()
         await self.sandbox.close()
+        if self._web is not None:
+            await self._web.close()
 
     def readiness(self) -> dict[str, Any]:
         """Whether calls are taken, and what stands between tools and this machine."""
         lacking = list(unmet(self.sandbox.isolation, self._require)) if self._ready else []
         return {
             "ready": self._ready and not self.draining and not lacking,
+            "mode": _mode(self.sandbox.isolation),
             "isolation": list(self.sandbox.isolation),
             "missing": list(self.sandbox.missing),
             "require": list(self._require),
@@ -116,8 +146,11 @@ class Service:
 
         Raises:
             SandboxBusy: no room, or too long a wait; nothing has run.
+            SandboxError: the sandbox failed.
         """
         self._check()
+        if "code" not in self.profiles:
+            return fusion.refusal("scripts are not served here: the profile 'code' is not among --profiles")
         arrived = time.perf_counter()
         await self.gate.enter(None, self._limits.queue_timeout_s)
         began = time.perf_counter()
@@ -127,6 +160,9 @@ class Service:
                 asked.code, stdin=asked.stdin, files=asked.files, fetch=asked.fetch, timeout_s=asked.timeout_s
             )
             status = result.status
+        except ConfigError as error:
+            status = "refused"
+            return fusion.refusal(str(error))
         finally:
             self.gate.leave(None)
             now = time.perf_counter()
@@ -178,25 +214,37 @@ class Service:
         finally:
             self.sessions.give_back(parent)
 
-    def page(self) -> bytes:
+    async def page(self) -> bytes:
         """The metrics."""
+        # Before the sessions are counted: one that ends meanwhile must not look as if it had left something behind.
+        groups = await asyncio.to_thread(session_groups)
         stats, gate = self.sandbox.stats(), self.gate
+        leaked = max(0, groups - stats.live - stats.pooled)
         return self.metrics.text(
             {
-                "sessions_live": ("Processes of sessions, pool and one-shot calls included.", stats.live),
+                "sessions_live": ("Sessions with a process, one-shot calls included.", stats.live),
                 "sessions_pooled": ("Processes that wait for a session.", stats.pooled),
                 "sessions_open": ("Sessions whose id somebody holds.", len(self.sessions)),
+                "sessions_idle": ("Those of them that no call runs in.", self.sessions.idle()),
                 "calls_running": ("Calls in the sandbox now.", gate.running),
                 "calls_waiting": ("Calls that wait now.", gate.waiting),
+                "processes_leaked": ("Process groups that no session accounts for.", leaked),
                 "layers_missing": ("Layers of isolation that do not hold.", len(self.sandbox.missing)),
                 "ready": ("Whether calls are taken.", self.readiness()["ready"]),
             },
             {
-                "sessions_opened": ("Sessions opened, one-shot calls included.", "", {"": stats.opened}),
-                "kills": ("Processes that were ended.", "reason", stats.kills),
-                "zygote_restarts": ("Zygotes that had to be replaced.", "", {"": stats.restarts}),
-                "protocol_violations": ("Sessions that forged an answer.", "", {"": stats.violations}),
-                "evictions": ("Sessions that the server ended.", "reason", self.sessions.evictions),
+                "sessions_opened": ("Sessions opened, one-shot calls included.", (), {(): stats.opened}),
+                "kills": ("Processes that were ended.", ("reason",), _by_one(stats.kills)),
+                "zygote_restarts": ("Zygotes that had to be replaced.", (), {(): stats.restarts}),
+                "protocol_violations": ("Sessions that forged an answer.", (), {(): stats.violations}),
+                "evictions": ("Sessions that the server ended.", ("reason",), _by_one(self.sessions.evictions)),
+                "web_requests": (
+                    "Web requests of tools.",
+                    ("host", "status"),
+                    {}
+                    if self._web is None
+                    else {(host, status): n for (host, status), n in self._web.requests.items()},
+                ),
             },
         )
 
@@ -263,3 +311,15 @@ class Service:
         while True:
             await asyncio.sleep(min(30.0, self._limits.idle_s / 4))
             await self.sessions.sweep()
+
+
+def _mode(layers: Sequence[str]) -> str:
+    """A: each session has a uid of its own. B: namespaces without. C: Landlock without these. D: none of them."""
+    for mode, layer in (("A", "uid"), ("B", "network"), ("C", "landlock:fs")):
+        if layer in layers:
+            return mode
+    return "D"
+
+
+def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    return {(name,): count for name, count in counts.items()}
