@@ -456,7 +456,7 @@ async def test_redirects_end_after_five_and_may_be_left_to_the_tool(server: Test
         ("huge", "too_large", "longer than 1048576"), ("endless", "too_large", "longer than 1048576"),
         ("packed/bomb", "too_large", "longer than 1048576"), ("packed/broken", "failed", "cannot be unpacked"),
         ("garbage", "failed", "not HTTP"), ("short", "failed", "broke off"), ("hangup", "failed", "closed before"),
-        ("manyheaders", "failed", ""),
+        ("manyheaders", "failed", ""), ("longheaders", "failed", "too long"),
     ],
 )  # fmt: skip
 async def test_what_a_bad_server_sends_is_cut_off_and_said(

@@ -178,6 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _manyheaders(self, body: bytes, rest: str) -> None:
         self._send(200, b"", *[(f"X-{number}", "x" * 4000) for number in range(2000)])
 
+    def _longheaders(self, body: bytes, rest: str) -> None:
+        self._send(200, b"", *[(f"X-{number}", "x" * 4000) for number in range(20)])
+
     def _missing(self, body: bytes, rest: str) -> None:
         self._send(404, b"nothing here", ("Content-Type", "text/plain"))
 

@@ -25,7 +25,7 @@ from yarl import URL
 from recall.errors import ConfigError
 from recall.sandbox.addresses import Resolver, SystemResolver, kind_of
 from recall.sandbox.egress import Refused, Rule, Target, find_rule
-from recall.sandbox.exchange import Broken, Decoder, EgressLimits, Malformed, Request, TooLarge
+from recall.sandbox.exchange import ANSWER_HEADERS_BYTES, Broken, Decoder, EgressLimits, Malformed, Request, TooLarge
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OTHER_ORIGIN_DROPS = ("authorization", "cookie")
@@ -221,6 +221,8 @@ class Broker:
             if session.closed:
                 raise aiohttp.ServerDisconnectedError
             async with session.request(method, _exactly(target), headers=hop, data=body, allow_redirects=False) as got:
+                if len(got.raw_headers) > 256 or sum(map(len, sum(got.raw_headers, ()))) > ANSWER_HEADERS_BYTES:
+                    raise Broken("the headers of the answer are too long")
                 location = got.headers.get("Location")
                 if not request.follow or location is None or got.status not in _REDIRECTS:
                     content = await self._read(got, decode=request.decode)

@@ -17,6 +17,8 @@ _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _URL_CHARS = 16_384
 _HEADERS_CHARS = 32_768
+ANSWER_HEADERS_BYTES = 65_536
+"""The longest headers of an answer, names and values together, at most 256 of them."""
 
 # What frames the message, or belongs to one hop of it, is the client's business; so is all that begins with `proxy-`.
 _OURS = frozenset(
@@ -70,11 +72,6 @@ class EgressLimits:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"egress limits: {name} must be from {low} to {high}, got {value}")
-
-    @property
-    def answer_bytes(self) -> int:
-        """The longest JSON that is handed back: up to 128 headers of 8190 bytes each are read."""
-        return self.response_bytes * 4 // 3 + 128 * 6 * 8190 + 6 * _URL_CHARS * (self.redirects + 1) + 65_536
 
 
 @dataclass(frozen=True, slots=True)
