@@ -1,6 +1,7 @@
 """`RemoteSandbox` against real servers: the same seam as the local sandbox, and whose fault what is."""
 
 import asyncio
+import importlib
 import signal
 import socket
 import sys
@@ -294,3 +295,13 @@ async def test_sessions_spread_evenly_and_a_server_that_is_down_gives_up_only_it
         left = [url for url in ranked if url != urls[0]]
         assert ranked[0] == urls[0] or left[0] == ranked[0]
     await box.close()
+
+
+async def test_the_benchmark_measures_both_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    part = importlib.import_module("parts.sandbox_http")
+    found = await part.compare(calls=48, widths=(2,), rounds=1)
+    assert set(found) == {"exec", "session", "batched", "one_shot"}
+    assert all(numbers["2"]["calls_per_s"] > 0 and numbers["2"]["server_cpu_ms"] > 0 for numbers in found.values())
+    assert "one_shot" in part.table(found)

@@ -5,12 +5,14 @@ import base64
 import concurrent.futures
 import contextlib
 import http.client
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -662,6 +664,34 @@ def test_files_go_in_and_come_back_or_are_refused_where_nothing_can_be_written(s
     else:
         files = {name: base64.b64decode(text) for name, text in answer["files"].items()}
         assert files == {"out.bin": b"\xff\x01\x00", "in.bin": b"\x00\x01\xff"}
+
+
+# --- the web, where a rule allows it
+
+
+def test_tools_reach_what_the_rules_name_and_nothing_else(tmp_path: Path) -> None:
+    class Search(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "17")
+            self.end_headers()
+            self.wfile.write(b'["a","b","found"]')
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Search) as search:
+        threading.Thread(target=search.serve_forever).start()
+        url = f"http://127.0.0.1:{search.server_port}"
+        (tmp_path / "rules").write_text(f"# the retriever\n{url}/search private\n")
+        env = f"import requests\ndef f(path):\n    return requests.post('{url}' + path, json={{'q': 1}}).json()\n"
+        with serving("--profiles", "default", "--web-rules", str(tmp_path / "rules")) as server:
+            assert execute(server, "f('/search')", env=env)["result"] == ["a", "b", "found"]
+            assert execute(server, "f('/other')", env=env)["status"] == "exception"
+            assert metric(server, 'recall_sandbox_web_requests_total{host="127.0.0.1",status="200"}') == 1
+        search.shutdown()
+    assert refused("--web-rules", str(tmp_path / "none"))[0] == 2
 
 
 # --- anything else that may be sent

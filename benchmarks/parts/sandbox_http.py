@@ -65,16 +65,15 @@ def tree_cpu_s(pid: int) -> float:
 @contextmanager
 def server(arguments: Sequence[str], ready: str) -> Iterator[tuple[int, str]]:
     """A server's process id, and what `ready` found in its first line; stopped in the end."""
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(ready, line)
-        assert found is not None, f"the server did not start: {line!r}"
-        yield process.pid, found.group(1)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(ready, line)
+            assert found is not None, f"the server did not start: {line!r}"
+            yield process.pid, found.group(1)
+        finally:
+            process.terminate()
 
 
 async def load(calls: Sequence[Call], count: int, pid: int) -> dict[str, float]:

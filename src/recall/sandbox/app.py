@@ -283,7 +283,7 @@ class App:
 
     async def _open(self, body: bytes) -> Answer:
         entry = await self._service.open(open_body(parse(body), self._service.profiles))
-        return 200, {"id": entry.id, "isolation_missing": self._service.sandbox.missing}
+        return 200, {"id": entry.id, "isolation_missing": self._service.missing}
 
     async def _fork(self, body: bytes, id: str) -> Answer:
         entries = await self._service.fork(id, fork_body(parse(body) if body else {}))

@@ -5,60 +5,59 @@ the memory, both before any token is looked at.
 """
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 64 << 10
 """Bytes of a request's line and headers."""
-HEAD_TIMEOUT_S = 30.0
-"""Seconds in which they must have come in, from the connection or from their first byte on."""
 
 
-class Connection(HttpToolsProtocol):
-    """One connection."""
+def connection_class(head_timeout_s: float) -> "type[HttpToolsProtocol]":
+    """The class of connections; `head_timeout_s` is counted from the connection, or from the head's first byte, on."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    head_timeout_s = HEAD_TIMEOUT_S
-    _timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    class Connection(HttpToolsProtocol):
+        """One connection."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first head."""
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(self.head_timeout_s, transport.close)
+        _timer: asyncio.TimerHandle | None = None
+        _head_bytes = 0
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._stop()
-        super().connection_lost(exc)
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            """Wait for the first head."""
+            super().connection_made(transport)
+            self._timer = self.loop.call_later(head_timeout_s, transport.close)
 
-    def data_received(self, data: bytes) -> None:
-        """Take bytes in, unless the head that they belong to is too long."""
-        if self._timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES + len(data):
-                self.transport.abort()
-                return
-        super().data_received(data)
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Wait no more."""
+            self._stop()
+            super().connection_lost(exc)
 
-    def on_message_begin(self) -> None:
-        """The first byte of a head."""
-        self._stop()
-        self._head_bytes = 0
-        self._timer = self.loop.call_later(self.head_timeout_s, self.transport.close)
-        super().on_message_begin()
+        def data_received(self, data: bytes) -> None:
+            """Take bytes in, unless the head that they belong to is too long."""
+            if self._timer is not None:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES + len(data):
+                    self.transport.abort()
+                    return
+            super().data_received(data)
 
-    def on_headers_complete(self) -> None:
-        """The head is there."""
-        self._stop()
-        super().on_headers_complete()
+        def on_message_begin(self) -> None:
+            """The first byte of a head."""
+            self._stop()
+            self._head_bytes = 0
+            self._timer = self.loop.call_later(head_timeout_s, self.transport.close)
+            super().on_message_begin()
 
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        def on_headers_complete(self) -> None:
+            """The head is there."""
+            self._stop()
+            super().on_headers_complete()
 
+        def _stop(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
-def connection_class(head_timeout_s: float) -> Any:
-    """`Connection` with another bound on the time."""
-    return type("Connection", (Connection,), {"head_timeout_s": head_timeout_s})
+    return Connection

@@ -8,11 +8,12 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from recall.errors import SandboxError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 Reply = tuple[int, Any]
 """An HTTP status and the JSON value of the body."""
@@ -95,7 +96,9 @@ class Endpoint:
         if http is not None:
             await http.close()
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
         loop = asyncio.get_running_loop()
         if self._http is None or self._loop is not loop:
             self._loop = loop
@@ -115,6 +118,8 @@ class Endpoint:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
+        import aiohttp
+
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

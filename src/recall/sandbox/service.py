@@ -80,6 +80,8 @@ class Service:
         self.sessions = Registry(room=limits.sessions, idle_s=limits.idle_s, grace_s=limits.grace_s)
         self.draining = False
         """Whether the server is about to stop, and takes nothing new."""
+        self.missing: tuple[str, ...] = ()
+        """The layers that do not hold, asked of the sandbox now and then: every answer names them."""
         self._limits = limits
         self._require = tuple(require)
         self._web = web
@@ -94,6 +96,7 @@ class Service:
             SandboxError: the sandbox does not start, or a layer that is required does not hold.
         """
         await self.sandbox.start(*self.profiles)
+        self.missing = self.sandbox.missing
         self._sweeper = asyncio.create_task(self._sweep())
         self._ready = True
 
@@ -286,7 +289,7 @@ class Service:
             "status": status,
             "duration_ms": round(run_s * 1e3, 3),
             "state_lost": result.state_lost,
-            "isolation_missing": self.sandbox.missing,
+            "isolation_missing": self.missing,
         }
 
     async def _once(self, body: CallBody) -> CallResult:
@@ -309,7 +312,8 @@ class Service:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(min(30.0, self._limits.idle_s / 4))
+            await asyncio.sleep(min(10.0, self._limits.idle_s / 4))
+            self.missing = self.sandbox.missing
             await self.sessions.sweep()
 
 
