@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from . import kernel, landlock
-from .kernel import CLONE_NEWNS, CLONE_NEWPID, prctl, unshare, works
-from .root import SCRATCH, replace_root, standard_paths
+from .kernel import CLONE_NEWNS, CLONE_NEWPID, Call, prctl, unshare, works
+from .root import ABOVE_SCRATCH, SCRATCH, standard_paths
 from .seccomp import Loaded, Needs, build, machine
+from .spaces import take_spaces
 
 CHANNEL = 3
 """The descriptor of a child's end of its session, once it is confined."""
@@ -26,13 +27,12 @@ CHANNEL = 3
 _UIDS_PER_ZYGOTE = 4096
 _FIRST_UIDS = (2_000_000_000 + os.getpid() % 32768 * _UIDS_PER_ZYGOTE, 50_000 + os.getpid() % 3 * _UIDS_PER_ZYGOTE)
 _CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 5, 6, 7, 21
-_SPACES = {
-    "root": CLONE_NEWNS,
-    "network": kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS,
-}
-"""The namespaces of each layer."""
+_DIE_WITH_PARENT = kernel.laid_out_prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+_NOT_DUMPABLE = kernel.laid_out_prctl(kernel.PR_SET_DUMPABLE, 0)
 _COPIES = 128
 """Processes of a session that copies itself, with all its copies, where its uid tells them from others."""
+_NEED_ADMIN = {"pid", "scratch"}
+"""The layers that a child brings about with a capability that the zygote keeps for it."""
 _STACK_BYTES = 8 << 20
 _BYTES_PER_INODE = 32 << 10
 
@@ -53,12 +53,10 @@ class Confinement:
     """The options of a session's own /tmp, without its owner; None where it has none."""
     pid_namespace: bool
     """Whether a session is alone with its own processes."""
-    landlock_abi: int
-    """0 where there is no Landlock."""
-    ruleset: int | None
-    """What a child may still do with files; None where each makes one of its own, from `rights`, around its /tmp."""
-    rights: dict[str, int]
-    """By path; see `landlock.ruleset`."""
+    restriction: Call | None
+    """Landlock; None where there is none."""
+    drop: Call | None
+    """What empties the capabilities; None where the zygote keeps none, or the change of uid does it."""
     filters: dict[bool, Loaded]
     """The filter of system calls, without and with copies; empty where there is none."""
     guard_filter: Loaded | None
@@ -89,17 +87,18 @@ class Confinement:
         guarded = os.fork() if self.pid_namespace else 0
         self._give_up(slot, forks=forks)
         # After the change of uid, which clears it.
-        prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _DIE_WITH_PARENT()
         if os.getppid() != (0 if self.pid_namespace and not guarded else zygote_pid):
             os._exit(0)
         if guarded:
             self._guard(guarded)
-        self._restrict()
+        if self.restriction is not None:
+            self.restriction()
         for standard in range(3):
             os.dup2(self.null, standard)
         if channel != CHANNEL:
             os.dup2(channel, CHANNEL, inheritable=False)
-        kernel.close_from(CHANNEL + 1)
+        os.closerange(CHANNEL + 1, kernel.MOST_DESCRIPTORS)
         if self.filters:
             self.filters[forks].install()
 
@@ -130,21 +129,14 @@ class Confinement:
             os.setgroups([])
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
-        kernel.set_capabilities(0)
-        prctl(kernel.PR_SET_DUMPABLE, 0)
-
-    def _restrict(self) -> None:
-        if not self.landlock_abi:
-            return
-        ruleset = self.ruleset
-        if ruleset is None:
-            ruleset = landlock.ruleset(self.landlock_abi, self.rights)
-        landlock.restrict(ruleset, landlock.quiet(self.landlock_abi))
+        if self.drop is not None:
+            self.drop()
+        _NOT_DUMPABLE()
 
     def _guard(self, pid: int) -> NoReturn:
         """Wait for the session `pid` and end as it ended, passing on what it is told to do."""
         signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGALRM))
-        kernel.close_from(0)
+        os.closerange(0, kernel.MOST_DESCRIPTORS)
         if self.guard_filter is not None:
             self.guard_filter.install()
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -201,7 +193,7 @@ def prepare(
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     programs = processes > 0
     standard = standard_paths(programs=programs)
-    layers |= _take_spaces(standard, readable, scratch=scratch_bytes > 0)
+    layers |= take_spaces(standard, readable, scratch=scratch_bytes > 0)
     prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     _limit(memory_bytes, file_bytes)
     first_uid = _first_uid() if os.geteuid() == 0 else None
@@ -215,8 +207,9 @@ def prepare(
             errno.EPERM, "`processes` needs seccomp, and a pid namespace or a uid of its own for each session"
         )
     rights = _rights(standard, readable, layers, programs=programs)
-    abi, ruleset = _landlock(rights)
-    layers |= landlock.layers(abi)
+    restriction, held = _landlock(rights)
+    layers |= held
+    own_uid = first_uid is not None
     further = (threads + processes + programs) if filters else 0
     inodes = max(64, scratch_bytes // _BYTES_PER_INODE)
     confinement = Confinement(
@@ -226,43 +219,14 @@ def prepare(
         first_uid=first_uid,
         scratch=f"size={scratch_bytes},nr_inodes={inodes},mode=700" if "scratch" in layers else None,
         pid_namespace="pid" in layers,
-        landlock_abi=abi,
-        ruleset=None if "scratch" in layers else ruleset,
-        rights=rights,
+        restriction=restriction,
+        drop=kernel.laid_out_drop() if not own_uid and layers & _NEED_ADMIN else None,
         filters=filters,
         guard_filter=guard_filter,
         null=null,
     )
     _keep_only(layers)
     return confinement, layers | _probed(confinement, programs=programs)
-
-
-def _take_spaces(standard: Sequence[str], packages: Sequence[str], *, scratch: bool) -> set[str]:
-    """Move into namespaces, and to a private root, as far as the host allows; the layers that this brought."""
-    root = os.geteuid() == 0
-    identity = os.getuid(), os.getgid()
-
-    def take(wanted: Sequence[str]) -> None:
-        flags = sum(_SPACES[layer] for layer in wanted)
-        unshare(flags if root else flags | kernel.CLONE_NEWUSER)
-        # A process that cannot map its own uid into a user namespace has nothing from it.
-        if not root:
-            _map_identity(*identity)
-        if "root" in wanted:
-            replace_root(standard, packages, scratch=scratch)
-
-    for wanted in (("root", "network"), ("network",), ("root",)):
-        if works(lambda wanted=wanted: take(wanted)):  # type: ignore[misc]
-            take(wanted)
-            return set(wanted)
-    return set()
-
-
-def _map_identity(uid: int, gid: int) -> None:
-    """Keep uid and gid inside a fresh user namespace."""
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
 
 
 def _within(limit: int, value: int) -> int:
@@ -276,6 +240,7 @@ def _limit(memory_bytes: int, file_bytes: int) -> None:
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_STACK, _STACK_BYTES),
+        (resource.RLIMIT_NOFILE, kernel.MOST_DESCRIPTORS),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
@@ -343,16 +308,13 @@ def _filters(*, threads: bool, programs: bool, scratch: bool) -> tuple[dict[bool
     return filters, Loaded(build(name, Needs(programs=True))) if programs else None
 
 
-def _landlock(rights: dict[str, int]) -> tuple[int, int | None]:
-    """The version of Landlock's interface, 0 where it cannot be used, and a ruleset that allows `rights`."""
+def _landlock(rights: dict[str, int]) -> tuple[Call | None, set[str]]:
+    """What puts a child under Landlock, allowing it `rights`, and the layers that this brings."""
     abi = landlock.version()
     if not abi:
-        return 0, None
-    ruleset = landlock.ruleset(abi, rights)
-    if not works(lambda: landlock.restrict(ruleset, landlock.quiet(abi))):
-        os.close(ruleset)
-        return 0, None
-    return abi, ruleset
+        return None, set()
+    restriction = landlock.restriction(landlock.ruleset(abi, rights), landlock.quiet(abi))
+    return (restriction, landlock.layers(abi)) if works(restriction) else (None, set())
 
 
 def _rights(standard: Sequence[str], packages: Sequence[str], layers: set[str], *, programs: bool) -> dict[str, int]:
@@ -363,17 +325,16 @@ def _rights(standard: Sequence[str], packages: Sequence[str], layers: set[str], 
         rights = landlock.readable([*standard, *packages], execute=programs)
         # Python lists the directory of packages to find those that may be read.
         rights |= {os.path.dirname(path): landlock.READ_DIR for path in packages} | rights
-    return rights | ({SCRATCH: landlock.CHANGE} if "scratch" in layers else {})
+    return rights | ({ABOVE_SCRATCH: landlock.CHANGE} if "scratch" in layers else {})
 
 
 def _keep_only(layers: set[str]) -> None:
     """Give up the capabilities that neither the zygote nor the first moments of a child need."""
-    needed = [_CAP_KILL]
-    needed += [_CAP_SETGID, _CAP_SETUID] if "uid" in layers else []
-    needed += [_CAP_SYS_ADMIN] if layers & {"pid", "scratch"} else []
+    needed = [_CAP_SETGID, _CAP_SETUID, _CAP_KILL] if "uid" in layers else []
+    needed += [_CAP_SYS_ADMIN] if layers & _NEED_ADMIN else []
     kernel.bound_capabilities()
     kernel.set_capabilities(sum(1 << each for each in needed) & kernel.capabilities())
-    prctl(kernel.PR_SET_DUMPABLE, 0)
+    _NOT_DUMPABLE()
 
 
 def _probed(confinement: Confinement, *, programs: bool) -> set[str]:

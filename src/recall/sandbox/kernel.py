@@ -14,15 +14,40 @@ MNT_DETACH = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
-_CLOSE_RANGE = 436
-_MOST_DESCRIPTORS = 4096
-"""Beyond any that a zygote opens, on kernels that cannot close all of them at once."""
+MOST_DESCRIPTORS = 4096
+"""Beyond any that a zygote may open."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _CapabilityHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class Call:
+    """A call of a C function, laid out by the zygote so that a child that makes it touches few pages of memory."""
+
+    __slots__ = ("_arguments", "_function", "_what")
+
+    def __init__(self, what: str, function: Callable[..., int], *arguments: object) -> None:
+        """`what` it does, for the message; an int among `arguments` becomes a C long."""
+        self._what, self._function = what, function
+        self._arguments = tuple(ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)
+
+    def __call__(self) -> None:
+        """Make it.
+
+        Raises:
+            OSError: it failed.
+        """
+        if self._function(*self._arguments) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"{self._what}: {os.strerror(number)}")
+
+
+def laid_out_prctl(option: int, value: int) -> Call:
+    """What `prctl` does, to be done later."""
+    return Call(f"prctl {option}", libc.prctl, option, value, 0, 0, 0)
 
 
 def check(result: int, what: str) -> int:
@@ -85,15 +110,25 @@ def unmount(target: str) -> None:
     check(libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
 
 
+def _capability_call(kept: int) -> Call:
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = _CapabilityHeader(_CAPABILITY_VERSION, 0)
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+    return Call("capset", libc.capset, ctypes.byref(header), ctypes.byref(data))
+
+
+def laid_out_drop() -> Call:
+    """What gives up all capabilities, to be done later."""
+    return _capability_call(0)
+
+
 def set_capabilities(kept: int) -> None:
     """Keep the capabilities whose bits are set in `kept`, of those that are held, and pass on none.
 
     Raises:
         OSError: one of them is not held.
     """
-    low, high = kept & 0xFFFFFFFF, kept >> 32
-    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
-    check(libc.capset(ctypes.byref(_CapabilityHeader(_CAPABILITY_VERSION, 0)), ctypes.byref(data)), "capset")
+    _capability_call(kept)()
 
 
 def capabilities() -> int:
@@ -109,14 +144,6 @@ def bound_capabilities() -> None:
         if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) != 0:
             break
     libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
-
-
-def close_from(first: int) -> None:
-    """Close every descriptor from `first` on."""
-    try:
-        syscall(_CLOSE_RANGE, first, 0xFFFFFFFF, 0)
-    except OSError:
-        os.closerange(first, _MOST_DESCRIPTORS)
 
 
 def works(attempt: Callable[[], object]) -> bool:

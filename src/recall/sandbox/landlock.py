@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from .kernel import syscall
+from .kernel import Call, libc, syscall
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
@@ -75,13 +75,9 @@ def quiet(abi: int) -> int:
     return _LOG_SAME_EXEC_OFF | _LOG_SUBDOMAINS_OFF if abi >= 7 else 0
 
 
-def restrict(descriptor: int, flags: int) -> None:
-    """Put the calling process, and whatever it starts, under the ruleset for good. Needs no_new_privs.
-
-    Raises:
-        OSError: the kernel refused it.
-    """
-    syscall(_RESTRICT_SELF, descriptor, flags)
+def restriction(descriptor: int, flags: int) -> Call:
+    """What puts the calling process, and whatever it starts, under the ruleset for good. Needs no_new_privs."""
+    return Call("Landlock", libc.syscall, _RESTRICT_SELF, descriptor, flags)
 
 
 def readable(paths: Sequence[str], *, execute: bool) -> dict[str, int]:

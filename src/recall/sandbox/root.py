@@ -14,8 +14,9 @@ from contextlib import suppress
 from . import kernel
 from .kernel import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT, mount
 
-SCRATCH = "/tmp"
-"""Where a session's own directory is mounted, if it has one."""
+SCRATCH, ABOVE_SCRATCH = "/private/tmp", "/private"
+"""Where a session's own directory is mounted, if it has one, and the directory above: Landlock looks a file's rights up
+in the directories that it lies in, but not in one that is mounted over. `/tmp` is a link there."""
 
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
@@ -85,7 +86,7 @@ def replace_root(standard: Sequence[str], packages: Sequence[str], *, scratch: b
     Args:
         standard: as `standard_paths` gives them; directories of installed packages below them are shown empty.
         packages: files and directories of packages.
-        scratch: whether to make the directory `SCRATCH`.
+        scratch: whether to make the directory `SCRATCH` and the link to it.
 
     Raises:
         OSError: it could not be done; the calling process is then in no state to go on.
@@ -115,6 +116,7 @@ def replace_root(standard: Sequence[str], packages: Sequence[str], *, scratch: b
         _bind(path, whole=whole)
     if scratch:
         os.makedirs(SCRATCH)
+        os.symlink(SCRATCH, "/tmp")
     kernel.unmount(_OLD)
     os.rmdir(_OLD)
     for path in bound:
