@@ -39,6 +39,8 @@ class Child:
         self._channel = channel
         self._transactional = False
         self._number = 0
+        self._asking = -1
+        """The request in which an answer of the web is waited for."""
 
     def run(self) -> NoReturn:
         """Serve until the other side closes."""
@@ -46,6 +48,8 @@ class Child:
         _send(0, _BEGUN)
         while True:
             number, body = _receive()
+            if number & ASK:
+                continue  # an answer that an interrupted call did not wait for
             self._number = number
             request = json.loads(body)
             kind = request[0]
@@ -60,11 +64,19 @@ class Child:
                 _send(number, self._answer(request))
 
     def ask(self, body: bytes) -> bytes:
-        """Have the other side perform a web request, in the midst of a call."""
+        """Have the other side perform a web request, in the midst of a call.
+
+        Raises:
+            TimeoutError: the call was interrupted while it waited for an earlier answer, which may still come.
+        """
+        if self._asking == self._number:
+            raise TimeoutError("the call took too long")
+        self._asking = self._number
         _send(ASK | self._number, body)
         while True:
             number, answer = _receive()
-            if number & ASK:
+            if number == ASK | self._number:
+                self._asking = -1
                 return answer
 
     def _answer(self, request: list[Any]) -> bytes:

@@ -164,7 +164,7 @@ class LocalSandbox:
             pool: processes of each profile kept ready for sessions.
             cgroup: a directory of a control group, made by whoever runs the host, that all processes of the sandbox
                 are put into, so that its limits hold for them together.
-            web: performs the web requests of tools, such as `recall.sandbox.egress.Broker`; None leaves them without.
+            web: performs the web requests of tools, such as `recall.sandbox.broker.Broker`; None leaves them without.
 
         Raises:
             ConfigError: an unknown requirement, or numbers out of range.
