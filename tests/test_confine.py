@@ -605,7 +605,13 @@ def test_scratch_space_is_private_limited_and_gone_with_the_session(mode: str) -
 
 
 def test_without_a_private_root_there_is_no_scratch_space() -> None:
-    said = confined("contained", {"write": "open('/tmp/recall-confine-test', 'w')"}, scratch_bytes=1 << 20)
+    wanted = {
+        "write": "open('/tmp/recall-confine-test', 'w')",
+        "mode": "os.chmod('/dev/shm', 0)",
+        "time": "os.utime('/tmp')",
+    }
+    said = confined("contained", wanted, scratch_bytes=1 << 20)
+    assert said["outcomes"]["mode"]["errno"] == said["outcomes"]["time"]["errno"] == EPERM
     assert "scratch" not in said["layers"]
     assert said["outcomes"]["write"]["error"] == "PermissionError"
 

@@ -23,9 +23,10 @@ from .spaces import take_spaces
 CHANNEL = 3
 """The descriptor of a child's end of its session, once it is confined."""
 
-# Above every range that systemd and the container engines hand out, below 2**31; then inside what a container has.
 _UIDS_PER_ZYGOTE = 4096
-_FIRST_UIDS = (2_000_000_000 + os.getpid() % 32768 * _UIDS_PER_ZYGOTE, 50_000 + os.getpid() % 3 * _UIDS_PER_ZYGOTE)
+_UID_RANGES = ((2_000_000_000, 32768), (50_000, 3))
+"""The first uid and the number of ranges to choose one from: above all that systemd and the container engines hand out
+and below 2**31; then inside what a container has."""
 _CAP_KILL, _CAP_SETGID, _CAP_SETUID, _CAP_SYS_ADMIN = 5, 6, 7, 21
 _DIE_WITH_PARENT = kernel.laid_out_prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 _NOT_DUMPABLE = kernel.laid_out_prctl(kernel.PR_SET_DUMPABLE, 0)
@@ -197,10 +198,11 @@ def prepare(
     prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     _limit(memory_bytes, file_bytes)
     first_uid = _first_uid() if os.geteuid() == 0 else None
-    filters, guard_filter = _filters(threads=threads > 0, programs=programs, scratch=scratch_bytes > 0)
     layers |= {"uid"} if first_uid is not None else set()
-    layers |= {"seccomp"} if filters else set()
     layers |= {"scratch"} if scratch_bytes and "root" in layers else set()
+    # Landlock does not know of modes and times: what changes them is allowed only where a private root is read-only.
+    filters, guard_filter = _filters(threads=threads > 0, programs=programs, scratch="scratch" in layers)
+    layers |= {"seccomp"} if filters else set()
     layers |= {"pid"} if programs and works(lambda: unshare(CLONE_NEWPID)) else set()
     if programs and not (filters and layers & {"pid", "uid"}):
         raise OSError(
@@ -259,7 +261,9 @@ def _first_uid() -> int | None:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
 
-    for first in _FIRST_UIDS:
+    for lowest, ranges in _UID_RANGES:
+        # By chance, because two containers would choose the same by their pids.
+        first = lowest + int.from_bytes(os.urandom(4)) % ranges * _UIDS_PER_ZYGOTE
         if works(lambda first=first: become(first + _UIDS_PER_ZYGOTE - 1)):  # type: ignore[misc]
             return first
     return None

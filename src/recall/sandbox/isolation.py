@@ -84,8 +84,9 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
         "fs": Requirement(
             "reads nothing of the host but what tools need, and writes nothing there", _ways("root", "landlock:fs")
         ),
-        # The filter allows no socket of any kind. Landlock alone would leave UDP.
-        "net": Requirement("reaches nothing by network", _ways("network", "seccomp")),
+        # The filter allows no socket of any kind. Landlock alone would leave UDP, and an empty network alone the local
+        # sockets that the host's root shows.
+        "net": Requirement("reaches nothing by any kind of socket", _ways("seccomp", "network+root")),
         # The filter lets no system call name a foreign process. What it cannot see is a path: /proc/PID/mem of a
         # process of the same user is a file like others, so something must keep /proc away, or give another uid.
         "proc": Requirement(
