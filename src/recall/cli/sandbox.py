@@ -31,11 +31,11 @@ class Serve(Settings):
     token_file: Path | None = None
     """A file with the token that requests must bring."""
     workers: int = Field(default=1, ge=1, le=64)
-    """Zygotes of each profile; one is good for about four cores."""
+    """Zygotes of each profile, which start the sessions; one is good for about four cores."""
     profiles: tuple[str, ...] = ("default", "code")
-    """The profiles that are served; the first is used where a request names none. `code` is that of /run_code."""
+    """The profiles that are served, the first where a request names none; /run_code needs `code`."""
     require: tuple[str, ...] = ()
-    """Refuse to serve without these: fs, net, proc."""
+    """Refuse to serve unless these hold: fs, net, proc, or layers by name."""
     max_sessions: int = Field(default=1024, ge=1, le=2560)
     """Sessions open at once."""
     pool: int = Field(default=0, ge=0, le=512)
@@ -45,11 +45,11 @@ class Serve(Settings):
     max_running: int = Field(default=256, ge=1, le=1024)
     """Calls at once."""
     max_queue: int = Field(default=4096, ge=0)
-    """Calls that wait for a place; those beyond are answered 429."""
+    """Calls that may wait for a place, those beyond being answered 429."""
     queue_timeout_s: float = Field(default=30.0, gt=0)
-    """Seconds that a call may wait for a place; after that it is answered 503."""
+    """Seconds that a call may wait for a place, before it is answered 503."""
     max_body_mb: int = Field(default=8, ge=1, le=1024)
-    """MiB of a request's body; larger ones are answered 413."""
+    """MiB of a request's body, larger ones being answered 413."""
     body_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds in which the head, and then the body, of a request must have come in."""
     grace_s: float = Field(default=30.0, ge=0)
