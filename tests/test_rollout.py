@@ -12,7 +12,7 @@ from recall.errors import ConfigError, PolicyError, SandboxError
 from recall.policy.scripted import Script, ScriptedPolicy
 from recall.renderer import ChatMLRenderer
 from recall.rollout import rollout
-from recall.sandbox.base import CallResult, Session
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Session, SessionOptions
 from recall.tool_calls import format_call, format_calls
 from recall.types import CallStatus, Completion, Sampling, StopReason, Task, ToolCall, Trajectory
 
@@ -197,7 +197,7 @@ async def test_a_fault_of_the_engine_is_recorded() -> None:
 
 async def test_a_fault_on_closing_is_recorded() -> None:
     class Leaving(InProcessSandbox):
-        async def open(self, source: str) -> Session:
+        async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> Session:
             class Lost:
                 async def call(
                     self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None

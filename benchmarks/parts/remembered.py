@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from recall.sandbox.base import CallResult, Sandbox, Session
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Sandbox, Session, SessionOptions
 
 
 class Remembered:
@@ -19,7 +19,7 @@ class Remembered:
         """Calls that the sandbox had to be asked for."""
         self._known: dict[tuple[str, str, str], CallResult] = {}
 
-    async def open(self, source: str) -> Session:
+    async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> Session:
         """A session of the sandbox is opened only once there is something to ask."""
         return _Session(self, source)
 
