@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from recall.errors import ConfigError
-from recall.sandbox.base import CallResult, Sandbox, Session
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Sandbox, Session, SessionOptions
 from recall.tools.arguments import Arguments
 from recall.tools.functions import tool_from_function
 from recall.tools.results import as_text, show
@@ -80,7 +80,12 @@ class ToolEnvironment:
     """A task whose tools are Python source that runs in a sandbox session of the episode's own."""
 
     def __init__(
-        self, task: Task, sandbox: Sandbox, limits: Limits | None = None, arguments: Arguments | None = None
+        self,
+        task: Task,
+        sandbox: Sandbox,
+        limits: Limits | None = None,
+        arguments: Arguments | None = None,
+        options: SessionOptions = DEFAULT_OPTIONS,
     ) -> None:
         """Prepare an episode of `task`.
 
@@ -89,6 +94,7 @@ class ToolEnvironment:
             sandbox: where the source runs.
             limits: of calls, results and time; None takes the defaults.
             arguments: of `task.tools`, where episodes of one task share it, as those of `ToolEnvironments` do.
+            options: of the session.
 
         Raises:
             ConfigError: the schema of a tool is wrong.
@@ -96,7 +102,7 @@ class ToolEnvironment:
         limits = limits or Limits()
         self.task = task
         self.tools = task.tools
-        self._sandbox = sandbox
+        self._sandbox, self._options = sandbox, options
         self._timeout_s = limits.call_timeout_s
         self._answers = _Answers(arguments or Arguments(task.tools), tuple(t.name for t in task.tools), limits)
         self._session: Session | None = None
@@ -110,7 +116,7 @@ class ToolEnvironment:
             SandboxError: no session could be had.
         """
         if self.tools:
-            self._session = await self._sandbox.open(self.task.env)
+            self._session = await self._sandbox.open(self.task.env, self._options)
         return (Message("user", self.task.question),)
 
     async def step(self, turn: AssistantTurn) -> Step:
@@ -132,8 +138,10 @@ class ToolEnvironment:
 class ToolEnvironments:
     """Makes the environment of each episode; episodes of one task share the checked schemas of its tools."""
 
-    def __init__(self, sandbox: Sandbox, limits: Limits | None = None) -> None:
-        self.sandbox = sandbox
+    def __init__(
+        self, sandbox: Sandbox, limits: Limits | None = None, options: SessionOptions = DEFAULT_OPTIONS
+    ) -> None:
+        self.sandbox, self.options = sandbox, options
         self.limits = limits or Limits()
         self._known: OrderedDict[int, tuple[Task, Arguments]] = OrderedDict()
 
@@ -148,7 +156,7 @@ class ToolEnvironments:
             known = self._known[id(task)] = (task, Arguments(task.tools))  # holding the task keeps its id taken
             if len(self._known) > 256:
                 self._known.popitem(last=False)
-        return ToolEnvironment(task, self.sandbox, self.limits, known[1])
+        return ToolEnvironment(task, self.sandbox, self.limits, known[1], self.options)
 
 
 class FunctionEnvironment:

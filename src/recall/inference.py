@@ -14,7 +14,7 @@ from recall.errors import ConfigError
 from recall.policy.base import Policy
 from recall.renderer import Renderer
 from recall.rollout import rollout
-from recall.sandbox.base import Sandbox
+from recall.sandbox.base import DEFAULT_OPTIONS, Sandbox, SessionOptions
 from recall.types import CallRecord, Sampling, StopReason, Task, Trajectory
 from recall.viewer.text import visible
 
@@ -28,6 +28,7 @@ async def ask(
     *,
     functions: Sequence[Callable[..., Any]] = (),
     sandbox: Sandbox | None = None,
+    options: SessionOptions = DEFAULT_OPTIONS,
     system: str = "",
     sampling: Sampling | None = None,
     limits: Limits | None = None,
@@ -40,6 +41,7 @@ async def ask(
         renderer: of the policy's model.
         functions: trusted Python functions that run in this process.
         sandbox: where the tools of a task run.
+        options: of the session there.
         system: a system message before the template, for a text.
         sampling: None samples greedily.
         limits: None takes the defaults.
@@ -60,7 +62,7 @@ async def ask(
             raise ConfigError(
                 f"task {task_id!r}: brings its own tools and messages; functions and system are for a text"
             )
-        env = ToolEnvironment(question, sandbox, limits)
+        env = ToolEnvironment(question, sandbox, limits, options=options)
     return await rollout(
         env,
         policy,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from recall.config import Settings
 from recall.environment import Limits
-from recall.evaluation.local import NANO_LIMITS, PolicySettings
+from recall.evaluation.local import NANO_LIMITS, PolicySettings, SandboxSettings
 
 if TYPE_CHECKING:
     from recall.store import Run
@@ -38,6 +38,7 @@ class Eval(Settings):
     """A run directory to make, with the trajectories in it."""
     policy: PolicySettings = PolicySettings()
     limits: Limits = NANO_LIMITS
+    sandbox: SandboxSettings = SandboxSettings()
 
     def main(self) -> int:
         """Measure and print."""
@@ -58,7 +59,8 @@ class Eval(Settings):
         from recall.types import Sampling
 
         tasks, found = self._tasks(), dict[str, dict[str, float]]()
-        async with LocalPlayer(load(self.policy), reward=self.reward, limits=self.limits) as player:
+        local = LocalPlayer(load(self.policy), reward=self.reward, limits=self.limits, sandbox=self.sandbox)
+        async with local as player:
             for mode, temperature in (("sampled", 1.0), ("greedy", 0.0)):
                 sampling = Sampling(temperature=temperature, max_tokens=self.limits.max_turn_tokens)
                 groups = await player.play(tasks, samples=1, sampling=sampling, label=mode, seed=self.seed)

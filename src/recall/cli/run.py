@@ -10,7 +10,7 @@ from pydantic import Field
 from recall.config import Settings
 from recall.environment import Limits
 from recall.errors import ConfigError
-from recall.evaluation.local import NANO_LIMITS, PolicySettings
+from recall.evaluation.local import NANO_LIMITS, PolicySettings, SandboxSettings
 
 if TYPE_CHECKING:
     from recall.types import Task, Trajectory
@@ -37,6 +37,7 @@ class Run(Settings):
     """Print the trajectory as JSON instead."""
     policy: PolicySettings = PolicySettings()
     limits: Limits = NANO_LIMITS
+    sandbox: SandboxSettings = SandboxSettings()
 
     def main(self) -> int:
         """Ask and print."""
@@ -71,8 +72,14 @@ class Run(Settings):
         from recall.types import Sampling
 
         sampling = Sampling(temperature=self.temperature, max_tokens=self.limits.max_turn_tokens, seed=self.seed)
-        local = LocalPlayer(load(self.policy), limits=self.limits)
+        local = LocalPlayer(load(self.policy), limits=self.limits, sandbox=self.sandbox)
         async with local as player:
             return await ask(
-                task, player.policy, player.renderer, sandbox=local.sandbox, sampling=sampling, limits=self.limits
+                task,
+                player.policy,
+                player.renderer,
+                sandbox=local.sandbox,
+                options=local.options,
+                sampling=sampling,
+                limits=self.limits,
             )

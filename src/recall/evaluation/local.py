@@ -9,13 +9,17 @@ from pydantic import Field
 
 from recall.config import Settings
 from recall.environment import Limits, ToolEnvironments
+from recall.errors import ConfigError
 from recall.evaluation.play import Player
 from recall.renderer import Renderer, build
 from recall.rewards import get
+from recall.sandbox.base import SessionOptions
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
+
+    from recall.sandbox.base import Sandbox
 
 NANO_LIMITS = Limits(max_turns=8, max_tokens=512, max_turn_tokens=48, max_calls=12, max_result_chars=256)
 """The budget of an episode of a generated task: enough for six calls, each in a turn of its own, and an answer."""
@@ -38,6 +42,44 @@ class PolicySettings(Settings):
     """Train a LoRA adapter of this rank instead of the weights; 0 trains the weights."""
     max_batch: int = Field(default=256, ge=1)
     """Episodes that are sampled at the same time."""
+
+
+class SandboxSettings(Settings):
+    """Where the tools of tasks run."""
+
+    urls: tuple[str, ...] = ()
+    """Servers of `recall sandbox serve`, such as http://127.0.0.1:8900; without one, tools run on this machine. Their
+    token is read from RECALL_SANDBOX_TOKEN."""
+    profile: str = "default"
+    """The profile of every session."""
+    transactional: bool = False
+    """A call that dies leaves the tools' state as it was before."""
+    require: tuple[str, ...] = ()
+    """On this machine: refuse to run without these promises of isolation: fs, net, proc."""
+    web: tuple[str, ...] = ()
+    """On this machine: what tools may reach by requests and urllib, a rule each."""
+
+    def open(self) -> "Sandbox":
+        """The sandbox that the settings name; nothing is started or connected to yet.
+
+        Raises:
+            ConfigError: a setting is wrong, or one of this machine's is given beside servers.
+        """
+        if self.urls:
+            from recall.sandbox.client import RemoteSandbox
+
+            for name in ("require", "web"):
+                if getattr(self, name):
+                    raise ConfigError(f"sandbox.{name}: is a setting of the servers; start them with --{name}")
+            return RemoteSandbox(self.urls)
+        from recall.sandbox.local import LocalSandbox
+
+        if not self.web:
+            return LocalSandbox(require=self.require)
+        from recall.sandbox.broker import Broker
+        from recall.sandbox.egress import Rule
+
+        return LocalSandbox(require=self.require, web=Broker([Rule.parse(line) for line in self.web]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +129,12 @@ class LocalPlayer:
         *,
         reward: str = "outcome",
         limits: Limits = NANO_LIMITS,
+        sandbox: SandboxSettings | None = None,
         max_batch: int = 256,
         deterministic: bool | None = None,
     ) -> None:
         """Raises ConfigError for an unknown reward, or a model that the engine cannot run."""
         from recall.policy.torch import TorchPolicy
-        from recall.sandbox.local import LocalSandbox
 
         self.policy = TorchPolicy(
             loaded.model,
@@ -101,8 +143,11 @@ class LocalPlayer:
             max_batch=max_batch,
             deterministic=deterministic,
         )
-        self.sandbox = LocalSandbox()
-        self.player = Player(self.policy, loaded.renderer, ToolEnvironments(self.sandbox, limits), get(reward), limits)
+        settings = sandbox or SandboxSettings()
+        self.sandbox = settings.open()
+        self.options = SessionOptions(settings.profile, transactional=settings.transactional)
+        environments = ToolEnvironments(self.sandbox, limits, self.options)
+        self.player = Player(self.policy, loaded.renderer, environments, get(reward), limits)
 
     async def __aenter__(self) -> Player:
         return self.player

@@ -164,7 +164,8 @@ class LocalSandbox:
             pool: processes of each profile kept ready for sessions.
             cgroup: a directory of a control group, made by whoever runs the host, that all processes of the sandbox
                 are put into, so that its limits hold for them together.
-            web: performs the web requests of tools, such as `recall.sandbox.broker.Broker`; None leaves them without.
+            web: performs the web requests of tools, such as `recall.sandbox.broker.Broker`, and is closed with the
+                sandbox; None leaves tools without.
 
         Raises:
             ConfigError: an unknown requirement, or numbers out of range.
@@ -293,6 +294,8 @@ class LocalSandbox:
         stations, self._stations = self._stations, {}
         for station in stations.values():
             await station.close()
+        if self._web is not None:
+            await self._web.close()
 
     async def _station(self, name: str) -> _Station:
         if name not in self._profiles:

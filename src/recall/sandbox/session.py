@@ -37,6 +37,9 @@ class Web(Protocol):
     async def answer(self, body: bytes, *, timeout_s: float) -> bytes:
         """The answer to a request that a tool made, whatever it is."""
 
+    async def close(self) -> None:
+        """Give up what is under way. Safe to call twice."""
+
 
 class Host(Signals, Protocol):
     """What a session needs of whatever made its process."""

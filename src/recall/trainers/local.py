@@ -100,6 +100,7 @@ class LocalTrainer:
             loaded,
             reward=recipe.reward,
             limits=recipe.rollout.limits,
+            sandbox=recipe.sandbox,
             max_batch=recipe.policy.max_batch,
             deterministic=recipe.deterministic,
         )

@@ -9,7 +9,7 @@ from pydantic import Field
 from recall.config import Settings
 from recall.environment import Limits
 from recall.errors import ConfigError
-from recall.evaluation.local import NANO_LIMITS, PolicySettings
+from recall.evaluation.local import NANO_LIMITS, PolicySettings, SandboxSettings
 from recall.trainers.curriculum import CurriculumSettings
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class TrainRecipe(Settings):
     policy: PolicySettings = PolicySettings()
     tasks: TaskSource = TaskSource()
     rollout: RolloutSettings = RolloutSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     curriculum: CurriculumSettings = CurriculumSettings()
     learner: LearnerSettings = LearnerSettings()
     validation: ValidationSettings = ValidationSettings()
