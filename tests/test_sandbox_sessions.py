@@ -13,7 +13,7 @@ from recall.errors import ConfigError, SandboxError
 from recall.sandbox.base import SessionOptions
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.local import LocalSandbox
-from recall.sandbox.profiles import PROFILES, STANDARD_PRELOAD, Profile
+from recall.sandbox.profiles import PROFILES, Profile
 from recall.sandbox.session import LocalSession
 from recall.types import CallStatus
 
@@ -264,20 +264,20 @@ async def test_a_listed_package_can_be_imported_and_no_other() -> None:
     await sandbox.close()
 
 
-async def test_numpy_is_there_already_and_draws_its_own_numbers() -> None:
-    pytest.importorskip("numpy")
-    numpy = Profile(
-        preload=(*STANDARD_PRELOAD, "numpy"), packages=("numpy",), limits=SandboxLimits(memory_bytes=2 << 30)
+async def test_numpy_and_pandas_are_there_already_behind_the_same_walls(box: LocalSandbox) -> None:
+    pytest.importorskip("pandas")
+    source = (
+        "import numpy as np\nimport pandas as pd\n"
+        "def f(): return float(np.random.rand()), int(pd.Series([1, 2]).sum()), str(pd.Timestamp('2024-01-02'))\n"
     )
-    sandbox = LocalSandbox(profiles={"default": numpy})
-    source = "import numpy as np\ndef f(): return float(np.random.rand()), int(np.arange(5).sum())\n"
     drawn = []
     for _ in range(2):
-        async with opened(sandbox, SessionOptions(), source) as session:
+        async with opened(box, SessionOptions("numpy"), source) as session:
             drawn.append(await value(session, "f"))
     assert drawn[0][0] != drawn[1][0]
-    assert drawn[0][1] == 10
-    await sandbox.close()
+    assert drawn[0][1:] == [3, "2024-01-02 00:00:00"]
+    await box.start("default")
+    assert box.isolation_of("numpy") == box.isolation_of("default")
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:

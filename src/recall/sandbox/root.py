@@ -91,8 +91,10 @@ def replace_root(standard: Sequence[str], packages: Sequence[str], *, scratch: b
     Raises:
         OSError: it could not be done; the calling process is then in no state to go on.
     """
-    shown = {path: os.path.realpath(path) for path in standard}
     listed = {path: os.path.realpath(path) for path in packages if os.path.exists(path)}
+    within = list(listed.values())
+    # A library that a package brought and this process has mapped is shown with the package.
+    shown = {path: real for path in standard if not _below(real := os.path.realpath(path), within)}
     trees = _outermost(shown.values())
     hidden = [path for tree in trees for path in _package_directories(tree) if os.path.isdir(path)]
     hidden = _outermost(os.path.realpath(path) for path in hidden)
