@@ -9,7 +9,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -88,6 +88,8 @@ class LocalSession:
         self._frames = Frames(self._limits.frame_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._action: Callable[[], None] | None = None
+        """What is due at the deadline; None while nothing is waited for."""
         self._turn = asyncio.Lock()
         self._request = 0
         self._awaiting = True
@@ -137,7 +139,8 @@ class LocalSession:
         async with self._turn:
             result = await self._exchange(request, self._limits.call_timeout_s if timeout_s is None else timeout_s)
         self._host.stats.calls[result.status] += 1
-        return replace(result, duration_s=time.perf_counter() - began)
+        duration_s = time.perf_counter() - began
+        return CallResult(result.status, result.result, result.output, result.error, duration_s, result.state_lost)
 
     async def fork(self) -> "LocalSession":
         """A copy of the session as it is now; see `recall.sandbox.base.Forkable`."""
@@ -203,8 +206,10 @@ class LocalSession:
         if self._channel is None:
             return
         self._channel.attach(loop)
-        if not self._loaded and self._timer is not None:
-            self._schedule(self._limits.open_timeout_s, self._load_overdue)
+        if self._timer is not None:
+            self._timer = None
+            if not self._loaded:
+                self._schedule(self._limits.open_timeout_s, self._load_overdue)
 
     async def _exchange(self, request: Sequence[Any], timeout_s: float) -> CallResult:
         loop = asyncio.get_running_loop()
@@ -224,7 +229,6 @@ class LocalSession:
         self._request = self._request % LAST_REQUEST + 1
         self._awaiting, self._interrupted, self._served = True, False, False
         self._process.go_on()
-        self._deadline = loop.time() + timeout_s
         self._schedule(timeout_s, lambda: self._overdue(timeout_s))
         self._send(body)
         return await self._answer(loop)
@@ -239,10 +243,28 @@ class LocalSession:
         finally:
             self._waiter = None
 
-    def _schedule(self, delay_s: float, action: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if self._loop is None else self._loop.call_later(delay_s, action)
+    def _schedule(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Do `action` after a while, in place of what was to be done before.
+
+        A timer that goes off too early is set again, so that a call that is answered in time costs no timer of its own.
+        """
+        if self._loop is None:
+            return
+        self._deadline, self._action = self._loop.time() + delay_s, action
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer, action = None, self._action
+        if action is None or self._loop is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+        else:
+            self._action = None
+            action()
 
     def _send(self, body: bytes) -> None:
         if self._channel is not None:
@@ -392,9 +414,7 @@ class LocalSession:
     # --- ends
 
     def _settle(self, outcome: CallResult | SandboxError | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._action = None
         self._awaiting = False
         if self._waiter is None or self._waiter.done() or outcome is None:
             return
@@ -413,6 +433,9 @@ class LocalSession:
         if self._errand is not None:
             self._errand.cancel()
             self._errand = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._channel is None:
             return
         self._channel.close()
