@@ -118,3 +118,21 @@ def test_a_micro_batch_that_does_not_divide_the_batch_is_refused(
     monkeypatch.setattr("sys.argv", ["engine.py", "--model", str(model), "--trl-micro-batches", "7"])
     assert part("engine").main() == 2
     assert "--trl-micro-batches 7: does not divide the batch of 192" in capsys.readouterr().err
+
+
+def test_the_benchmark_of_the_sandbox_knows_a_live_session_from_its_zygote() -> None:
+    found = asyncio.run(part("parts.sandbox_many").living(10))
+    assert 0.1 < found["session_mb"] < 40
+    assert found["open_ms"] > 0
+
+
+def test_a_bare_fork_is_timed_in_an_interpreter_like_the_zygote() -> None:
+    found = part("parts.sandbox_local").bare_forks(20)
+    assert 0 < found["p50_ms"] <= found["p99_ms"]
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_clean_calls_come_back_whatever_is_beside_them(hostile: bool) -> None:
+    found = asyncio.run(part("parts.sandbox_many").mixed(40, width=2, hostile=hostile))
+    assert found["clean"] == 40
+    assert found["others"] > 0
