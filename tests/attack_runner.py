@@ -19,13 +19,14 @@ from attack_host import Host, arguments_for, cpu_ticks, descendants, fields_of, 
 from attacks import ATTACKS, Attack
 from recall.errors import SandboxError
 from recall.sandbox.base import Sandbox, SessionOptions
+from recall.sandbox.bubblewrap import BubblewrapSandbox
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.local import LocalSandbox
 from recall.sandbox.profiles import PROFILES
 
 LIMITS = SandboxLimits(
     call_timeout_s=20.0,
-    open_timeout_s=10.0,
+    open_timeout_s=4.0,
     cpu_s=20,
     memory_bytes=160 << 20,
     output_chars=1000,
@@ -45,10 +46,10 @@ def keep(s):
 def tell(): return [secret, signals]
 """
 CLEAN = "def double(n): return 2 * n\n"
-STYLES = {"oneshot": ("attack",), "session": ("bump", "attack", "bump", "attack", "bump")}
-STYLES["transactional"] = STYLES["session"]
-"""What is called in a session, by style."""
-BATCH, SLOW_BATCH = 6, 12
+AGAIN = ("bump", "attack", "bump", "attack", "bump")
+STYLES = {"oneshot": ("attack",), "session": AGAIN, "transactional": AGAIN}
+"""What is called in a session, by style; of an attack that costs time, the first three."""
+BATCH, SLOW_BATCH = 8, 16
 """How many attacks run at once; those that only cost time are the slow ones."""
 PATIENCE_S = 20.0
 """How long a machine under load may take for what is done at once on an idle one."""
@@ -126,7 +127,7 @@ class Runner:
         faults: list[str] = []
         session = await self.box.open(attack.source, options)
         try:
-            for number, name in enumerate(STYLES[style], 1):
+            for number, name in enumerate(STYLES[style][: 3 if attack.slow else None], 1):
                 copies = style == "transactional"
                 targets = arguments_for(self.host.targets, number, copies=copies)
                 arguments = targets if name == "attack" else {}
@@ -182,7 +183,7 @@ class Runner:
         for size, chosen in (
             (BATCH, [attack for attack in attacks if not attack.slow and not attack.idle]),
             (SLOW_BATCH, [attack for attack in attacks if attack.slow]),
-            (1, [attack for attack in attacks if attack.idle]),
+            (BATCH, [attack for attack in attacks if attack.idle]),
         ):
             for at in range(0, len(chosen), size):
                 await self.batch(style, chosen[at : at + size])
@@ -193,10 +194,13 @@ class Runner:
         after = await self.aftermath()
         if after:
             await self.renew()
-            if len(attacks) > 1:
-                for attack in attacks:
-                    await self.batch(style, [attack])
-                return
+        unclear = after or any(
+            attack.idle and outcome["faults"] for attack, outcome in zip(attacks, outcomes, strict=True)
+        )
+        if unclear and len(attacks) > 1:
+            for attack in attacks:
+                await self.batch(style, [attack])
+            return
         for outcome in outcomes:
             outcome["faults"] += after
             print(json.dumps(outcome), flush=True)
@@ -211,8 +215,10 @@ class Runner:
 
 def make(backend: str) -> tuple[Sandbox, tuple[str, ...]]:
     """The sandbox of this name, and the profiles that are attacked."""
+    if backend == "bubblewrap":
+        return BubblewrapSandbox(LIMITS), ("default", "code")
     assert backend == "local", backend
-    return LocalSandbox(LIMITS), tuple(name for name in ("default", "subprocess", "code") if name in PROFILES)
+    return LocalSandbox(LIMITS), ("default", "subprocess", "code")
 
 
 async def main(backend: str, styles: str, *names: str) -> None:
@@ -221,7 +227,8 @@ async def main(backend: str, styles: str, *names: str) -> None:
     await runner.start()
     chosen = [name for name in names or ATTACKS if ATTACKS[name].profile in runner.profiles]
     for style in styles.split(","):
-        await runner.run(style, chosen)
+        copied = style == "transactional"
+        await runner.run(style, [name for name in chosen if not (copied and PROFILES[ATTACKS[name].profile].processes)])
     isolation = {profile: list(runner.box.isolation_of(profile)) for profile in runner.profiles}
     print(json.dumps({"isolation": isolation, "refused": runner.refused}), flush=True)
     await runner.box.close()

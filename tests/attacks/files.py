@@ -2,7 +2,7 @@
 
 from attacks.model import contained, group, refused
 
-FS = ("landlock:fs",)
+FS = ("landlock:fs", "root")
 CALLS = ("seccomp",)
 HIDDEN = ("root",)
 
