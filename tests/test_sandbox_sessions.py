@@ -150,6 +150,14 @@ async def test_a_copy_has_the_state_and_then_a_life_of_its_own(box: LocalSandbox
         await second.close()
 
 
+async def test_a_session_can_be_copied_any_number_of_times(box: LocalSandbox) -> None:
+    async with opened(box, FORKABLE) as session:
+        for _ in range(200):
+            copy = await session.fork()
+            assert await value(copy, "bump") == 1
+            await copy.close()
+
+
 async def test_the_death_of_one_of_a_family_leaves_the_others(box: LocalSandbox) -> None:
     async with opened(box, FORKABLE) as session:
         copy, other = await session.fork(), await session.fork()

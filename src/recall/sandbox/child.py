@@ -19,6 +19,7 @@ import signal
 import socket
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from .namespace import Tools
@@ -93,6 +94,7 @@ class Child:
         _send(number, self._tools.reply("ok"))
         _, ancillary, _, _ = self._channel.recvmsg(1, socket.CMSG_SPACE(4))
         descriptor = array("i", ancillary[0][2])[0]
+        _reap()
         try:
             pid = os.fork()
         except OSError:
@@ -124,6 +126,13 @@ class Child:
         os.close(read)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return _send(number, f'["rolled_back",{status},"",null]'.encode())
+
+
+def _reap() -> None:
+    """Let go of copies that have ended; each of them still counts as a process until then."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
 def _receive(read: Callable[[int, int], bytes] = os.read) -> tuple[int, bytes]:
