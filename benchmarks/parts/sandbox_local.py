@@ -31,7 +31,7 @@ gc.collect()
 gc.freeze()
 times = []
 for _ in range(int(sys.argv[3])):
-    time.sleep(0.002)
+    time.sleep(0.01)
     began = time.perf_counter()
     reader, writer = os.pipe()
     pid = os.fork()
