@@ -13,7 +13,7 @@ import sys
 import textwrap
 from typing import Any
 
-from recall.sandbox.confine import Confinement, prepare
+from recall.sandbox.inside.confine import Confinement, prepare
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -17,8 +17,12 @@ import pytest
 import unprivileged
 from attacks import ATTACKS, ELSEWHERE, Attack
 from recall.errors import SandboxError
+from recall.sandbox.base import SessionOptions
 from recall.sandbox.bubblewrap import BubblewrapSandbox
+from recall.sandbox.limits import SandboxLimits
+from recall.sandbox.local import LocalSandbox
 from recall.sandbox.profiles import PROFILES
+from recall.types import CallStatus
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux"),
@@ -28,7 +32,7 @@ pytestmark = [
 TESTS = Path(__file__).parent
 RUNNER = TESTS / "attack_runner.py"
 MODES = ("root", "namespaces", "plain", "bubblewrap")
-"""As root; as nobody with user namespaces; as nobody without them, as in a container; in bubblewrap, as whoever we are."""
+"""As root; as nobody with user namespaces, or without them as in a container; in bubblewrap, as whoever we are."""
 STYLES = {
     "root": ("oneshot", "session", "transactional"),
     "namespaces": ("oneshot", "session"),
@@ -171,3 +175,38 @@ def test_an_attack_reaches_nothing_but_its_own_session(mode: str, style: str, na
     forked = attack.forks and style == "transactional"
     assert [fault for fault in outcome["faults"] if not (forked and fault.startswith("ESCAPED"))] == []
     assert broken_promises(attack, outcome, style) == []
+
+
+async def test_sessions_that_all_fill_their_memory_leave_the_sandbox_standing() -> None:
+    box = LocalSandbox(SandboxLimits(memory_bytes=96 << 20, call_timeout_s=60.0, open_timeout_s=60.0))
+    source = "kept = []\ndef fill():\n    while True: kept.append(bytearray(1 << 18))\ndef size(): return len(kept)\n"
+    sessions = [await box.open(source) for _ in range(16)]
+    results = await asyncio.gather(*(session.call("fill", {}) for session in sessions))
+    assert {str(result.error)[:11] for result in results} == {"MemoryError"}
+    assert all([(await session.call("size", {})).result > 0 for session in sessions])
+    await box.close()
+
+
+async def test_what_a_session_writes_no_other_finds() -> None:
+    box = LocalSandbox()
+    await box.start("code")
+    source = "import os\ndef write(): open('/tmp/x', 'w').write('secret')\ndef look(): return os.listdir('/tmp')\n"
+    try:
+        if "scratch" not in box.isolation_of("code"):
+            pytest.skip("this host has no directories of a session's own")
+        first, second = [await box.open(source, SessionOptions("code")) for _ in range(2)]
+        assert (await first.call("write", {})).status is CallStatus.OK
+        assert ((await first.call("look", {})).result, (await second.call("look", {})).result) == (["x"], [])
+        await first.close()
+        third = await box.open(source, SessionOptions("code"))
+        assert (await third.call("look", {})).result == []
+    finally:
+        await box.close()
+
+
+async def test_sessions_differ_in_what_they_draw_by_chance() -> None:
+    box = LocalSandbox()
+    source = "import random, uuid, os\ndef f(): return [random.random(), str(uuid.uuid4()), os.urandom(8).hex()]\n"
+    drawn = [(await (await box.open(source)).call("f", {})).result for _ in range(8)]
+    assert len({text for each in drawn for text in map(str, each)}) == 24
+    await box.close()

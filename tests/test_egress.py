@@ -21,10 +21,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recall.errors import ConfigError
-from recall.sandbox.addresses import ScriptedResolver, SystemResolver, kind_of
-from recall.sandbox.broker import Broker
-from recall.sandbox.egress import Refused, Rule, Target, find_rule
-from recall.sandbox.exchange import EgressLimits
+from recall.sandbox.egress.addresses import ScriptedResolver, SystemResolver, kind_of
+from recall.sandbox.egress.broker import Broker
+from recall.sandbox.egress.exchange import EgressLimits
+from recall.sandbox.egress.rules import Refused, Rule, Target, find_rule
 from web_server import TestServer, serving
 
 EVERY_METHOD = "methods=GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS"
@@ -519,8 +519,8 @@ def test_a_certificate_is_held_against_the_name_in_the_url(encrypted: tuple[Test
     server, certificate = encrypted
     program = """
 import asyncio, json, sys
-from recall.sandbox.broker import Broker
-from recall.sandbox.egress import Rule
+from recall.sandbox.egress.broker import Broker
+from recall.sandbox.egress.rules import Rule
 async def main():
     for host in ("localhost", "127.0.0.1"):
         url = f"https://{host}:{sys.argv[1]}/status/200"

@@ -1,6 +1,6 @@
 import pytest
 
-from recall.sandbox.isolation import LAYER, LAYERS, REQUIREMENTS, unmet
+from recall.sandbox.inside.isolation import LAYER, LAYERS, REQUIREMENTS, unmet
 
 EVERY = tuple(REQUIREMENTS)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recall.sandbox.seccomp import OWN_PID, Filter, Needs, build, known
+from recall.sandbox.inside.seccomp import OWN_PID, Filter, Needs, build, known
 
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026

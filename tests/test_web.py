@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import requests
 
-from recall.sandbox import web
-from recall.sandbox.broker import Broker
-from recall.sandbox.egress import Rule
-from recall.sandbox.exchange import EgressLimits
+from recall.sandbox.egress.broker import Broker
+from recall.sandbox.egress.exchange import EgressLimits
+from recall.sandbox.egress.rules import Rule
+from recall.sandbox.inside import web
 from recall.sandbox.local import LocalSandbox
 from recall.types import CallStatus
 from web_programs import PRELUDE, REQUESTS, TRIVIA, URLLIB

@@ -139,7 +139,7 @@ async def copies(count: int) -> Row:
 
 def bare_forks(count: int) -> Row:
     """What `BARE` says."""
-    from recall.sandbox import wire
+    from recall.sandbox.inside import wire
     from recall.sandbox.profiles import STANDARD_PRELOAD
 
     folder = str(Path(wire.__file__).parent)

@@ -8,10 +8,10 @@ from pydantic import Field, field_validator
 
 from recall.config import Settings
 from recall.errors import ConfigError
-from recall.sandbox.isolation import unmet
+from recall.sandbox.inside.isolation import unmet
 
 if TYPE_CHECKING:
-    from recall.sandbox.broker import Broker
+    from recall.sandbox.egress.broker import Broker
     from recall.sandbox.profiles import Profile
 
 
@@ -79,11 +79,11 @@ class Serve(Settings):
         """Serve."""
         import logging
 
-        from recall.sandbox.access import read_token
-        from recall.sandbox.app import AppLimits
         from recall.sandbox.local import LocalSandbox
-        from recall.sandbox.server import ServerSettings, serve
-        from recall.sandbox.service import Service, ServiceLimits
+        from recall.sandbox.service.access import read_token
+        from recall.sandbox.service.app import AppLimits
+        from recall.sandbox.service.server import ServerSettings, serve
+        from recall.sandbox.service.service import Service, ServiceLimits
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         token = read_token(self.token_file)
@@ -109,8 +109,8 @@ class Serve(Settings):
     def _broker(self) -> "Broker | None":
         if self.web_rules is None:
             return None
-        from recall.sandbox.broker import Broker
-        from recall.sandbox.egress import Rule
+        from recall.sandbox.egress.broker import Broker
+        from recall.sandbox.egress.rules import Rule
 
         try:
             lines = self.web_rules.read_text(encoding="utf-8").splitlines()

@@ -76,8 +76,8 @@ class SandboxSettings(Settings):
 
         if not self.web:
             return LocalSandbox(require=self.require)
-        from recall.sandbox.broker import Broker
-        from recall.sandbox.egress import Rule
+        from recall.sandbox.egress.broker import Broker
+        from recall.sandbox.egress.rules import Rule
 
         return LocalSandbox(require=self.require, web=Broker([Rule.parse(line) for line in self.web]))
 

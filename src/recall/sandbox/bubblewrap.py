@@ -24,13 +24,13 @@ from typing import Any
 
 from recall.errors import ConfigError, SandboxError, boundary
 from recall.sandbox.base import DEFAULT_OPTIONS, SessionOptions
-from recall.sandbox.isolation import LAYERS
+from recall.sandbox.inside.isolation import LAYERS
+from recall.sandbox.inside.root import standard_paths
+from recall.sandbox.inside.seccomp import machine
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.packages import readable_paths
 from recall.sandbox.process import Family
 from recall.sandbox.profiles import PROFILES, Profile
-from recall.sandbox.root import standard_paths
-from recall.sandbox.seccomp import machine
 from recall.sandbox.session import LocalSession, Web
 from recall.sandbox.stats import SandboxStats
 
@@ -268,7 +268,7 @@ class _Arguments:
             self._command += ["--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         else:
             self._command += ["--unshare-all"]
-        here = str(Path(__file__).parent)
+        here = str(Path(__file__).parent / "inside")
         shown = list(dict.fromkeys([*standard_paths(programs=False), *packages, here, *_interpreter()]))
         # Left to itself, bubblewrap makes the directories above in a way that only their owner may pass.
         above = {str(parent) for path in (*shown, *_DEVICES) for parent in Path(path).parents}

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
-from recall.sandbox.wire import HEADER
+from recall.sandbox.inside.wire import HEADER
 
 _READ_BYTES = 1 << 16
 

@@ -16,10 +16,10 @@ from contextlib import suppress
 from typing import Any
 
 from recall.errors import ConfigError, SandboxBusy, SandboxError
-from recall.sandbox.access import TOKEN_VARIABLE
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
-from recall.sandbox.bodies import MAX_TIMEOUT_S
 from recall.sandbox.endpoint import BrokenError, Endpoint, Reply, UnreachableError
+from recall.sandbox.service.access import TOKEN_VARIABLE
+from recall.sandbox.service.bodies import MAX_TIMEOUT_S
 from recall.types import CallStatus
 
 _CLOSE_TIMEOUT_S = 5.0

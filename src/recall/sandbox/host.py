@@ -16,13 +16,13 @@ from typing import Any
 
 from recall.errors import SandboxError, boundary
 from recall.sandbox.base import SessionOptions
-from recall.sandbox.isolation import ELSEWHERE, LAYERS
+from recall.sandbox.inside.isolation import ELSEWHERE, LAYERS
+from recall.sandbox.inside.wire import BOOTSTRAP, FORKS, MESSAGE, WARM
 from recall.sandbox.packages import readable_paths
 from recall.sandbox.process import Family
 from recall.sandbox.profiles import Profile
 from recall.sandbox.session import START_TIMEOUT_S, LocalSession, Web
 from recall.sandbox.stats import SandboxStats
-from recall.sandbox.wire import BOOTSTRAP, FORKS, MESSAGE, WARM
 
 _STOP_TIMEOUT_S = 2.0
 
@@ -217,7 +217,7 @@ class ZygoteHost:
 
 
 def _settings(profile: Profile, *, web: bool, cgroup: str | None) -> dict[str, Any]:
-    """What the zygote is told; see `recall.sandbox.zygote.main`."""
+    """What the zygote is told; see `recall.sandbox.inside.zygote.main`."""
     limits = profile.limits
     path, readable = readable_paths(profile.packages)
     return {
@@ -253,7 +253,7 @@ def _spawn(control: socket.socket, settings: Mapping[str, Any]) -> int:
     # that would start some when they are imported: a zygote must have none.
     environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
-    arguments = [sys.executable, *flags, "-c", BOOTSTRAP, str(Path(__file__).parent), json.dumps(settings)]
+    arguments = [sys.executable, *flags, "-c", BOOTSTRAP, str(Path(__file__).parent / "inside"), json.dumps(settings)]
     with boundary(SandboxError, "starting the zygote", OSError):
         return os.posix_spawn(
             sys.executable,

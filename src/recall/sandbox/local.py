@@ -1,7 +1,7 @@
 """A sandbox on this machine: one confined process per session, forked from a warm zygote.
 
 What runs in a session may loop, crash, flood or lie: it costs that call and that session's state, nothing else. It
-serves nobody over the network; `recall.sandbox.server` does, with this behind it. One `LocalSandbox` belongs to one
+serves nobody over the network; `recall.sandbox.service` does, with this behind it. One `LocalSandbox` belongs to one
 thread of one process; it may be used from several event loops there, one after another.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from recall.errors import ConfigError, SandboxError, boundary
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
 from recall.sandbox.host import ZygoteHost
-from recall.sandbox.isolation import LAYERS, unmet
+from recall.sandbox.inside.isolation import LAYERS, unmet
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.profiles import PROFILES, Profile
 from recall.sandbox.session import LocalSession, Web
@@ -158,14 +158,14 @@ class LocalSandbox:
         Args:
             limits: of the default profile; None leaves its own.
             profiles: what `SessionOptions.profile` may name.
-            require: what must hold before anything runs, of `recall.sandbox.isolation.REQUIREMENTS`.
+            require: what must hold before anything runs, of `recall.sandbox.inside.isolation.REQUIREMENTS`.
             zygotes: processes of each profile that fork sessions; more than one where sessions are opened faster than
                 one can fork.
             pool: processes of each profile kept ready for sessions.
             cgroup: a directory of a control group, made by whoever runs the host, that all processes of the sandbox
                 are put into, so that its limits hold for them together.
-            web: performs the web requests of tools, such as `recall.sandbox.broker.Broker`, and is closed with the
-                sandbox; None leaves tools without.
+            web: performs the web requests of tools, such as `recall.sandbox.egress.broker.Broker` does, and is closed
+                with the sandbox; None leaves tools without.
 
         Raises:
             ConfigError: an unknown requirement, or numbers out of range.

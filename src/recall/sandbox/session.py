@@ -17,10 +17,10 @@ from recall.errors import SandboxError, boundary
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
 from recall.sandbox.channel import Channel, FrameError, Frames
 from recall.sandbox.decoding import Reply, decode_reply, how_ended
+from recall.sandbox.inside.wire import ASK, LAST_REQUEST
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.process import Family, Process, Signals
 from recall.sandbox.stats import SandboxStats
-from recall.sandbox.wire import ASK, LAST_REQUEST
 from recall.types import CallStatus
 
 START_TIMEOUT_S = 60.0
@@ -133,7 +133,7 @@ class LocalSession:
         return await self.request(["eval", expression], timeout_s=timeout_s)
 
     async def request(self, request: Sequence[Any], *, timeout_s: float | None = None) -> CallResult:
-        """Have the process answer a request of `recall.sandbox.child`, and say what came of it."""
+        """Have the process answer a request of `recall.sandbox.inside.child`, and say what came of it."""
         began = time.perf_counter()
         self.attach(asyncio.get_running_loop())
         async with self._turn:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from recall.errors import ConfigError, SandboxBusy, SandboxError
-from recall.sandbox import fusion
-from recall.sandbox.admission import Gate, Places
-from recall.sandbox.backend import Backend, ServedSession
 from recall.sandbox.base import CallResult
-from recall.sandbox.bodies import CallBody, OpenBody
-from recall.sandbox.isolation import unmet
-from recall.sandbox.leaks import session_groups
-from recall.sandbox.metrics import Metrics
-from recall.sandbox.registry import Entry, Registry
+from recall.sandbox.inside.isolation import unmet
+from recall.sandbox.service import fusion
+from recall.sandbox.service.admission import Gate, Places
+from recall.sandbox.service.backend import Backend, ServedSession
+from recall.sandbox.service.bodies import CallBody, OpenBody
+from recall.sandbox.service.leaks import session_groups
+from recall.sandbox.service.metrics import Metrics
+from recall.sandbox.service.registry import Entry, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Service:
             sandbox: started by `start`, closed by `close`.
             profiles: the names that requests may give; the first is the default.
             limits: how much is taken on.
-            require: what must hold, of `recall.sandbox.isolation.REQUIREMENTS`.
+            require: what must hold, of `recall.sandbox.inside.isolation.REQUIREMENTS`.
             web: what the sandbox's tools reach the web by; counted, and closed by `close`.
         """
         self.sandbox = sandbox

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recall.errors import ConfigError
-from recall.sandbox.access import Token, check_bind
-from recall.sandbox.app import App, AppLimits
-from recall.sandbox.service import Service
+from recall.sandbox.service.access import Token, check_bind
+from recall.sandbox.service.app import App, AppLimits
+from recall.sandbox.service.service import Service
 
 if TYPE_CHECKING:
     import uvicorn
@@ -120,7 +120,7 @@ class _Serving:
 def _server(app: App) -> "uvicorn.Server":
     import uvicorn
 
-    from recall.sandbox.connection import connection_class
+    from recall.sandbox.service.connection import connection_class
 
     class Server(uvicorn.Server):
         """Leaves the signals to us: uvicorn would wait for calls in flight without end."""

@@ -10,9 +10,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from recall.errors import SandboxBusy, SandboxError
-from recall.sandbox.admission import Places
-from recall.sandbox.backend import ServedSession
 from recall.sandbox.base import SessionOptions
+from recall.sandbox.service.admission import Places
+from recall.sandbox.service.backend import ServedSession
 
 _REMEMBERED = 65_536
 """Ids of evicted sessions that are kept."""

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from recall.errors import ConfigError, SandboxBusy, SandboxError
-from recall.sandbox import fusion, metrics
-from recall.sandbox.access import Token
-from recall.sandbox.admission import QueueFull
-from recall.sandbox.bodies import BodyError, batch_body, call_body, fork_body, open_body, parse
-from recall.sandbox.registry import Entry, EvictedSessionError, UnknownSessionError
-from recall.sandbox.service import Service
+from recall.sandbox.service import fusion, metrics
+from recall.sandbox.service.access import Token
+from recall.sandbox.service.admission import QueueFull
+from recall.sandbox.service.bodies import BodyError, batch_body, call_body, fork_body, open_body, parse
+from recall.sandbox.service.registry import Entry, EvictedSessionError, UnknownSessionError
+from recall.sandbox.service.service import Service
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -23,9 +23,17 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from recall.errors import ConfigError
-from recall.sandbox.addresses import Resolver, SystemResolver, kind_of
-from recall.sandbox.egress import Refused, Rule, Target, find_rule
-from recall.sandbox.exchange import ANSWER_HEADERS_BYTES, Broken, Decoder, EgressLimits, Malformed, Request, TooLarge
+from recall.sandbox.egress.addresses import Resolver, SystemResolver, kind_of
+from recall.sandbox.egress.exchange import (
+    ANSWER_HEADERS_BYTES,
+    Broken,
+    Decoder,
+    EgressLimits,
+    Malformed,
+    Request,
+    TooLarge,
+)
+from recall.sandbox.egress.rules import Refused, Rule, Target, find_rule
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OTHER_ORIGIN_DROPS = ("authorization", "cookie")
