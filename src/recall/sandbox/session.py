@@ -31,6 +31,9 @@ _NOTE_CHARS = 64
 """What an honest child may add to a text that it cut."""
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class Web(Protocol):
     """Performs the web requests of tools."""
 
@@ -220,7 +223,7 @@ class LocalSession:
         if self._end is not None:
             return self._end
         try:
-            body = json.dumps(request, separators=(",", ":")).encode()
+            body = _encode(request).encode()
         except (TypeError, ValueError, RecursionError) as error:
             return CallResult(CallStatus.BAD_ARGUMENTS, error=f"the arguments are not JSON: {error}")
         if len(body) > self._limits.request_bytes:
