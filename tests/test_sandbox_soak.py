@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -104,7 +105,8 @@ async def kill(box: LocalSandbox, tally: Tally, chance: random.Random) -> None:
             await serve(box)
             tally.back_s.append(time.monotonic() - began)
         else:
-            os.kill(chance.choice(children), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(children), signal.SIGKILL)
             tally.child_kills += 1
 
 
