@@ -1,7 +1,8 @@
 """Runs every attack on a sandbox in this process, and prints what came of each as a line of JSON.
 
 `python attack_runner.py local oneshot,session` is what `test_attacks.py` starts, as root or as somebody else. The last
-line is a summary. A line that is no JSON was written by an attack.
+line is a summary. A line that is no JSON was written by an attack. `python attack_runner.py bare` shows which attacks
+work where there is no sandbox.
 """
 
 import asyncio
@@ -221,6 +222,26 @@ def make(backend: str) -> tuple[Sandbox, tuple[str, ...]]:
     return LocalSandbox(LIMITS), ("default", "subprocess", "code")
 
 
+def bare() -> None:
+    """Make the attacks that are harmless enough in no sandbox at all, each in a fork of this process."""
+    host = Host(Path(__file__).parents[1])
+    targets = arguments_for(host.targets, 1, copies=False)
+    for attack in ATTACKS.values():
+        if attack.bare:
+            namespace: dict[str, Any] = {}
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    exec(attack.source, namespace)
+                    namespace["attack"](**targets)
+                    code = 0
+                finally:
+                    os._exit(code)
+            print(json.dumps({"attack": attack.name, "worked": os.waitpid(pid, 0)[1] == 0}), flush=True)
+    host.close()
+
+
 async def main(backend: str, styles: str, *names: str) -> None:
     """Run the attacks."""
     runner = Runner(backend)
@@ -236,4 +257,7 @@ async def main(backend: str, styles: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    if sys.argv[1:] == ["bare"]:
+        bare()
+    else:
+        asyncio.run(main(*sys.argv[1:]))

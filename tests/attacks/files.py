@@ -166,7 +166,6 @@ return every([('chroot', lambda: os.chroot('/')), ('pivot_root', lambda: syscall
     ('bind', lambda: syscall(165, p, p, 0, 4096, 0)),
     ('remount', lambda: syscall(165, b'none', b'/', 0, 32 | 4096, 0))])
 """,
-        bare=False,
     ),
     refused(
         "mount by the new calls",
@@ -187,7 +186,6 @@ calls = [(hex(flag), lambda flag=flag: syscall(272, flag)) for flag in flags]
 return every(calls + [('setns', lambda: syscall(308, 3, 0))])
 """,
         CALLS,
-        bare=False,
     ),
     refused(
         "make device nodes",
