@@ -118,7 +118,9 @@ def replace_root(standard: Sequence[str], packages: Sequence[str], *, scratch: b
         _bind(path, whole=whole)
     if scratch:
         os.makedirs(SCRATCH)
-        os.symlink(SCRATCH, "/tmp")
+        # Where Python itself lies below /tmp, that is shown there, and the scratch space goes by its own name only.
+        if not os.path.lexists("/tmp"):
+            os.symlink(SCRATCH, "/tmp")
     kernel.unmount(_OLD)
     os.rmdir(_OLD)
     for path in bound:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .replies import Output
 
-SCRATCH = "/tmp"
+SCRATCH = "/private/tmp"
 """The working directory of a program, where there is one that can be written."""
 _NAME = "main.py"
 _MOST_FILE_BYTES = 1 << 20
