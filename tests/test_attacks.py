@@ -220,7 +220,9 @@ async def test_sessions_that_all_fill_their_memory_leave_the_sandbox_standing() 
 async def test_what_a_session_writes_no_other_finds() -> None:
     box = LocalSandbox()
     await box.start("code")
-    source = "import os\ndef write(): open('/tmp/x', 'w').write('secret')\ndef look(): return os.listdir('/tmp')\n"
+    source = (
+        "import os\ndef write(): open('/private/tmp/x', 'w').write('secret')\ndef look(): return os.listdir('/tmp')\n"
+    )
     try:
         if "scratch" not in box.isolation_of("code"):
             pytest.skip("this host has no directories of a session's own")
