@@ -221,7 +221,8 @@ async def test_what_a_session_writes_no_other_finds() -> None:
     box = LocalSandbox()
     await box.start("code")
     source = (
-        "import os\ndef write(): open('/private/tmp/x', 'w').write('secret')\ndef look(): return os.listdir('/private/tmp')\n"
+        "import os\nplace = '/private/tmp'\n"
+        "def write(): open(f'{place}/x', 'w').write('secret')\ndef look(): return os.listdir(place)\n"
     )
     try:
         if "scratch" not in box.isolation_of("code"):
