@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,17 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 Call = Callable[[], Awaitable[object]]
 
 
-def tree_cpu_s(pid: int) -> float:
-    """CPU seconds of a process and all below it, those that were waited for included."""
-    ticks: dict[int, tuple[int, int]] = {}
+def processes() -> Iterator[tuple[int, list[str]]]:
+    """The pid of each process, and its state, parent, … as in `/proc/PID/stat` after the name."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            ticks[int(entry.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+            with suppress(FileNotFoundError, ProcessLookupError):
+                yield int(entry.name), (entry / "stat").read_text().rpartition(")")[2].split()
+
+
+def tree_cpu_s(pid: int) -> float:
+    """CPU seconds of a process and all below it, those that were waited for included."""
+    ticks = {each: (int(fields[1]), sum(map(int, fields[11:15]))) for each, fields in processes()}
     tree = {pid}
     while more := {child for child, (parent, _) in ticks.items() if parent in tree} - tree:
         tree |= more

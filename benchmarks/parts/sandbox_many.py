@@ -6,7 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
-from parts.sandbox_http import ARGUMENTS, SOURCE
+from parts.sandbox_http import ARGUMENTS, SOURCE, processes
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.local import LocalSandbox, LocalSession
 
@@ -30,16 +30,7 @@ ATTACKS = ("loops", "sleeps", "dies", "forks", "floods", "fills", "forges", "thr
 
 def children(parent: int) -> list[int]:
     """The processes that a process started and that live."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[1]) == parent and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
+    return [pid for pid, fields in processes() if int(fields[1]) == parent and fields[0] != "Z"]
 
 
 def pss_mb(pids: list[int]) -> float:

@@ -57,6 +57,8 @@ class Serve(Settings):
 
     packages: tuple[str, ...] = ()
     """Distributions beside the standard library that tools of the default profile may import."""
+    cgroup: Path | None = None
+    """A control group, made by whoever runs this host, whose limits hold for all sessions together."""
     web_rules: Path | None = None
     """A file of what tools may reach by `requests` and `urllib`, a URL a line, such as http://host:8000/search."""
 
@@ -89,7 +91,14 @@ class Serve(Settings):
         token = read_token(self.token_file)
         profiles = self._served()
         web = self._broker()
-        sandbox = LocalSandbox(profiles=profiles, require=self.require, zygotes=self.workers, pool=self.pool, web=web)
+        sandbox = LocalSandbox(
+            profiles=profiles,
+            require=self.require,
+            zygotes=self.workers,
+            pool=self.pool,
+            web=web,
+            cgroup=None if self.cgroup is None else str(self.cgroup),
+        )
         limits = ServiceLimits(
             running=self.max_running,
             waiting=self.max_queue,

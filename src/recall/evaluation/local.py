@@ -68,9 +68,9 @@ class SandboxSettings(Settings):
         if self.urls:
             from recall.sandbox.client import RemoteSandbox
 
-            for name in ("require", "web"):
+            for name, flag in (("require", "--require"), ("web", "--web-rules")):
                 if getattr(self, name):
-                    raise ConfigError(f"sandbox.{name}: is a setting of the servers; start them with --{name}")
+                    raise ConfigError(f"sandbox.{name}: is a setting of the servers; start them with {flag}")
             return RemoteSandbox(self.urls)
         from recall.sandbox.local import LocalSandbox
 

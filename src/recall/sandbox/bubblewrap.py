@@ -8,9 +8,9 @@ end with it, because bubblewrap ties them to it.
 
 import asyncio
 import fcntl
-import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,6 +27,7 @@ from recall.sandbox.base import DEFAULT_OPTIONS, SessionOptions
 from recall.sandbox.inside.isolation import LAYERS
 from recall.sandbox.inside.root import standard_paths
 from recall.sandbox.inside.seccomp import machine
+from recall.sandbox.inside.wire import interpreter_arguments
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.packages import readable_paths
 from recall.sandbox.process import Family
@@ -36,24 +37,15 @@ from recall.sandbox.stats import SandboxStats
 
 __all__ = ["BubblewrapSandbox"]
 
-_BOOTSTRAP = """
-import sys
-box = type(sys)("box")
-box.__path__ = [sys.argv[1]]
-sys.modules["box"] = box
-from box.bubble import main
-main(sys.argv[2])
-"""
 _CHANNEL, _INFO = 3, 4
 _DEVICES = ("/dev/null", "/dev/urandom")
 _FIRST_UID, _UIDS_PER_GROUP, _UID_GROUPS = 2_100_000_000, 4096, 8192
-"""As root each session has a uid of its own, out of a group for each profile of each sandbox."""
+"""As root each session has a uid of its own, out of a group drawn for each profile of each sandbox."""
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 _PATIENCE_S = 5.0
 """How long a process that was killed may take to be gone."""
 _RETRY_S = 0.01
-_groups = itertools.count()
 _SIGNALS = {b"I": signal.SIGALRM, b"S": signal.SIGSTOP, b"C": signal.SIGCONT}
 
 
@@ -234,11 +226,7 @@ class _Arguments:
         self._settings: dict[str, Any] = {
             "path": search,
             "preload": list(profile.preload),
-            "reply": {
-                "output_chars": limits.output_chars,
-                "result_bytes": limits.result_bytes,
-                "error_chars": limits.error_chars,
-            },
+            "reply": limits.reply,
             "limits": {
                 "cpu_s": limits.cpu_s,
                 "memory_bytes": limits.memory_bytes,
@@ -261,8 +249,7 @@ class _Arguments:
         self._command += ["--setenv", "PYTHONHASHSEED", "0", "--cap-drop", "ALL"]
         self._first_uid: int | None = None
         if os.geteuid() == 0:
-            group = (os.getpid() * 8 + next(_groups) % 8) % _UID_GROUPS
-            self._first_uid = _FIRST_UID + group * _UIDS_PER_GROUP
+            self._first_uid = _FIRST_UID + secrets.randbelow(_UID_GROUPS) * _UIDS_PER_GROUP
             # No user namespace: in it the uid could only be changed to root's own. The process inside gives these up.
             self._command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--unshare-ipc", "--unshare-pid"]
             self._command += ["--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
@@ -280,13 +267,12 @@ class _Arguments:
             self._command += ["--dev-bind", device, device]
         if profile.scratch_bytes:
             self._command += ["--perms", "1777", "--size", str(profile.scratch_bytes), "--tmpfs", "/tmp"]
-        flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
-        self._command += ["--remount-ro", "/", "--chdir", "/", sys.executable, *flags, "-c", _BOOTSTRAP, here]
+        self._command += ["--remount-ro", "/", "--chdir", "/", sys.executable]
 
     def of(self, slot: int) -> list[str]:
         """That of a session, which no other with the same slot lives beside."""
         uid = None if self._first_uid is None else self._first_uid + slot
-        return [*self._command, json.dumps({**self._settings, "uid": uid})]
+        return [*self._command, *interpreter_arguments("bubble", json.dumps({**self._settings, "uid": uid}))]
 
 
 def _interpreter() -> Iterator[str]:

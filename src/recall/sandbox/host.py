@@ -11,13 +11,12 @@ import weakref
 from array import array
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from recall.errors import SandboxError, boundary
 from recall.sandbox.base import SessionOptions
 from recall.sandbox.inside.isolation import ELSEWHERE, LAYERS
-from recall.sandbox.inside.wire import BOOTSTRAP, FORKS, MESSAGE, WARM
+from recall.sandbox.inside.wire import FORKS, MESSAGE, WARM, interpreter_arguments
 from recall.sandbox.packages import readable_paths
 from recall.sandbox.process import Family
 from recall.sandbox.profiles import Profile
@@ -225,11 +224,7 @@ def _settings(profile: Profile, *, web: bool, cgroup: str | None) -> dict[str, A
         "path": path,
         "preload": list(profile.preload),
         "web": web,
-        "reply": {
-            "output_chars": limits.output_chars,
-            "result_bytes": limits.result_bytes,
-            "error_chars": limits.error_chars,
-        },
+        "reply": limits.reply,
         "confinement": {
             "cpu_s": limits.cpu_s,
             "memory_bytes": limits.memory_bytes,
@@ -247,13 +242,11 @@ def _settings(profile: Profile, *, web: bool, cgroup: str | None) -> dict[str, A
 
 def _spawn(control: socket.socket, settings: Mapping[str, Any]) -> int:
     if sys.platform != "linux":
-        raise SandboxError(f"the local sandbox needs Linux; {ELSEWHERE}")
-    # Not `-I`, which would ignore the fixed hash seed: with the environment given here, the other flags are as strict,
-    # and the order of a set of strings is the same in every session and every run. One thread for each of the libraries
+        raise SandboxError(ELSEWHERE)
+    # The order of a set of strings is the same in every session and every run. One thread for each of the libraries
     # that would start some when they are imported: a zygote must have none.
     environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
-    arguments = [sys.executable, *flags, "-c", BOOTSTRAP, str(Path(__file__).parent / "inside"), json.dumps(settings)]
+    arguments = [sys.executable, *interpreter_arguments("zygote", json.dumps(settings))]
     with boundary(SandboxError, "starting the zygote", OSError):
         return os.posix_spawn(
             sys.executable,

@@ -51,6 +51,15 @@ class SandboxLimits:
                 raise ConfigError(f"sandbox limits: {name} must be from {low} to {high}, got {value}")
 
     @property
+    def reply(self) -> dict[str, int]:
+        """What `recall.sandbox.inside.replies.ReplyLimits` is made of."""
+        return {
+            "output_chars": self.output_chars,
+            "result_bytes": self.result_bytes,
+            "error_chars": self.error_chars,
+        }
+
+    @property
     def frame_bytes(self) -> int:
         """The longest honest reply: JSON escapes turn one character into at most six bytes."""
         return self.result_bytes + 6 * (self.output_chars + self.error_chars) + 4096

@@ -51,7 +51,7 @@ class Process:
                 self._descriptor = os.pidfd_open(self._speaker)
 
     def interrupt(self) -> None:
-        """Ask the tool to stop, by an exception; or the copy that serves a transactional call, by its end."""
+        """Ask the tool to stop, by an exception."""
         if self._copies:
             self._signal(signal.SIGALRM)
         else:

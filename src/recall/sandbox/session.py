@@ -68,7 +68,7 @@ class LocalSession:
         self,
         host: Host,
         family: Family,
-        ours: socket.socket | None,
+        ours: socket.socket,
         options: SessionOptions = DEFAULT_OPTIONS,
         *,
         copy: bool = False,
@@ -78,7 +78,7 @@ class LocalSession:
         Args:
             host: made the process.
             family: the sessions that share its process group.
-            ours: our end; None for a session that is refused from the start.
+            ours: our end.
             options: as asked for.
             copy: whether the process is a copy of one that has its source already.
         """
@@ -87,7 +87,7 @@ class LocalSession:
         self._options = options
         self._copies = options.forkable or options.transactional
         self._process = Process(family, copies=self._copies)
-        self._channel = None if ours is None else Channel(ours, self._readable, from_whom=self._copies)
+        self._channel: Channel | None = Channel(ours, self._readable, from_whom=self._copies)
         self._frames = Frames(self._limits.frame_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -86,11 +86,11 @@ class GroupLayout:
                 tokens += member
                 positions += range(len(prompt), len(prompt) + len(member))
         lengths = tuple(len(member) for members in responses for member in members)
-        prompt_rows, prompt_unpad, prompt_valid = _padded(prompt_starts, [len(prompt) for prompt in prompts])
-        own_rows, own_unpad, _ = _padded(own_starts, lengths)
+        prompt_rows, prompt_unpad, prompt_valid = padded(prompt_starts, [len(prompt) for prompt in prompts])
+        own_rows, own_unpad, _ = padded(own_starts, lengths)
         # The responses of a group stand side by side after its prompt, so together they are one run.
         group_starts = [start + len(prompt) for start, prompt in zip(prompt_starts, prompts, strict=True)]
-        group_rows, group_unpad, _ = _padded(group_starts, [sum(map(len, members)) for members in responses])
+        group_rows, group_unpad, _ = padded(group_starts, [sum(map(len, members)) for members in responses])
         flat = torch.cat((prompt_rows.flatten()[prompt_unpad], own_rows.flatten()[own_unpad]))
         mask = torch.zeros(prompt_valid.shape).masked_fill_(~prompt_valid, float("-inf"))[:, None, None]
         return cls(
@@ -177,7 +177,7 @@ class _ResponseAttention(torch.autograd.Function):
         layout: GroupLayout = ctx.layout
         q, k, v, out, total = ctx.saved_tensors
 
-        def padded(rows: Tensor, unpad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def laid_out(rows: Tensor, unpad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             # Where the sum is infinite no weight is left, and a zero gradient goes in: padding teaches nothing.
             values = (grads[0], 0.0), (out, 0.0), (total, float("inf"))
             grad, whole, lse = (
@@ -186,9 +186,9 @@ class _ResponseAttention(torch.autograd.Function):
             )
             return grad.transpose(1, 2), whole.transpose(1, 2), lse[..., 0].transpose(1, 2).contiguous()
 
-        grad, whole, lse = padded(layout._own_rows, layout._own_unpad)
+        grad, whole, lse = laid_out(layout._own_rows, layout._own_unpad)
         own = backward(grad, *_rows(layout._own_rows, q, k, v), whole, lse, 0.0, True)
-        grad, whole, lse = padded(layout._group_rows, layout._group_unpad)
+        grad, whole, lse = laid_out(layout._group_rows, layout._group_unpad)
         (grouped,), prompts = _rows(layout._group_rows, q), _rows(layout._prompt_rows, k, v)
         of_prompt = backward(grad, grouped, *prompts, whole, lse, 0.0, False, attn_mask=_mask(layout, q))
         own_q, own_k, own_v = (_unpadded(x, layout._own_unpad) for x in own)
@@ -216,10 +216,20 @@ def _mask(layout: GroupLayout, q: Tensor) -> Tensor | None:
     return None if layout._prompt_mask is None else layout._prompt_mask.to(q.dtype)
 
 
-def _padded(starts: Sequence[int], lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Flat indices [S, longest] of runs, indices of what is not padding, and [S, longest] whether it is not."""
+def padded(starts: Sequence[int] | None, lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """For runs of flat tokens, laid out as [S, longest].
+
+    Args:
+        starts: [S] where each run begins; None where they stand one after another.
+        lengths: [S] tokens of each.
+
+    Returns:
+        [S, longest] the flat index of each token, padding repeating the run's last; the indices into S * longest of
+        what is not padding; and [S, longest] whether it is not.
+    """
     length = torch.tensor(lengths)
     steps = torch.arange(max(lengths))
     valid = steps < length[:, None]
-    rows = torch.tensor(starts)[:, None] + torch.minimum(steps, length[:, None] - 1)
+    start = length.cumsum(0) - length if starts is None else torch.tensor(starts)
+    rows = start[:, None] + torch.minimum(steps, length[:, None] - 1)
     return rows, valid.flatten().nonzero()[:, 0], valid

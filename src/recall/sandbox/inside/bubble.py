@@ -5,7 +5,6 @@ sandbox was started by root, and no filter of system calls. It imports nothing o
 library and what the profile names.
 """
 
-import ctypes
 import importlib
 import json
 import os
@@ -16,13 +15,12 @@ import sys
 from typing import Any, NoReturn
 
 from .child import Child
-from .kernel import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, prctl, set_capabilities
+from .kernel import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, keep_one_heap, prctl, set_capabilities, within
 from .namespace import Tools
 from .replies import ReplyLimits
 from .seccomp import Loaded, Needs, build, machine
 from .wire import CHANNEL
 
-_M_ARENA_MAX = -8
 _MOST_DESCRIPTORS = 1 << 16
 _LIMITS = {
     "memory_bytes": resource.RLIMIT_AS,
@@ -36,8 +34,7 @@ _NONE = (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE
 def main(text: str) -> NoReturn:
     """Serve the session on descriptor 3, with the settings in the JSON `text`. Never returns."""
     settings: dict[str, Any] = json.loads(text)
-    # One heap for all threads: each further one reserves 64 MiB of the address space that is limited.
-    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    keep_one_heap()
     sys.path += settings["path"]
     for name in settings["preload"]:
         importlib.import_module(name)
@@ -61,9 +58,10 @@ def _give_up(settings: dict[str, Any]) -> None:
     # The soft limit would kill with SIGXCPU, but not the first process of a namespace; the hard one does.
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
     for name, limit in _LIMITS.items():
-        _limit(limit, limits[name])
+        value = within(limit, limits[name])
+        resource.setrlimit(limit, (value, value))
     for limit in _NONE:
-        _limit(limit, 0)
+        resource.setrlimit(limit, (0, 0))
     uid = settings["uid"]
     if uid is not None:
         os.setgroups([])
@@ -76,9 +74,3 @@ def _give_up(settings: dict[str, Any]) -> None:
     if (known := machine()) is not None:
         needs = Needs(threads=settings["threads"], scratch=settings["scratch"])
         Loaded(build(known, needs)).install()
-
-
-def _limit(limit: int, value: int) -> None:
-    hard = resource.getrlimit(limit)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(limit, (value, value))

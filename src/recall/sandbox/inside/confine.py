@@ -19,9 +19,7 @@ from .kernel import CLONE_NEWNS, CLONE_NEWPID, Call, prctl, unshare, works
 from .root import ABOVE_SCRATCH, SCRATCH, standard_paths
 from .seccomp import Loaded, Needs, build, machine
 from .spaces import take_spaces
-
-CHANNEL = 3
-"""The descriptor of a child's end of its session, once it is confined."""
+from .wire import CHANNEL
 
 _UIDS_PER_ZYGOTE = 4096
 _UID_RANGES = ((2_000_000_000, 32768), (50_000, 3))
@@ -215,8 +213,8 @@ def prepare(
     further = (threads + processes + programs) if filters else 0
     inodes = max(64, scratch_bytes // _BYTES_PER_INODE)
     confinement = Confinement(
-        cpu_s=_within(resource.RLIMIT_CPU, cpu_s + 1) - 1,
-        nofile=_within(resource.RLIMIT_NOFILE, nofile),
+        cpu_s=kernel.within(resource.RLIMIT_CPU, cpu_s + 1) - 1,
+        nofile=kernel.within(resource.RLIMIT_NOFILE, nofile),
         processes={forks: _process_limit(further, max_sessions, layers, forks=forks) for forks in (False, True)},
         first_uid=first_uid,
         scratch=f"size={scratch_bytes},nr_inodes={inodes},mode=700" if "scratch" in layers else None,
@@ -231,12 +229,6 @@ def prepare(
     return confinement, layers | _probed(confinement, programs=programs)
 
 
-def _within(limit: int, value: int) -> int:
-    """`value`, or what this process may have of it."""
-    hard = resource.getrlimit(limit)[1]
-    return value if hard == resource.RLIM_INFINITY else min(value, hard)
-
-
 def _limit(memory_bytes: int, file_bytes: int) -> None:
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
@@ -249,7 +241,7 @@ def _limit(memory_bytes: int, file_bytes: int) -> None:
         (resource.RLIMIT_NICE, 0),
         (resource.RLIMIT_RTPRIO, 0),
     ):
-        value = _within(limit, value)
+        value = kernel.within(limit, value)
         resource.setrlimit(limit, (value, value))
 
 
@@ -280,13 +272,13 @@ def _process_limit(further: int, max_sessions: int, layers: set[str], *, forks: 
     """
     copies = _COPIES if forks else 0
     if "uid" in layers:
-        return _within(resource.RLIMIT_NPROC, 1 + further + copies)
+        return kernel.within(resource.RLIMIT_NPROC, 1 + further + copies)
     if not further and not forks:
         # One more is one too many, however many there are.
         return 0
     if os.geteuid() != 0 and layers & {"root", "network"}:
         # Counted for the sessions of this zygote alone, all together, because they have a user namespace.
-        return _within(resource.RLIMIT_NPROC, 1 + (1 + further) * max_sessions + copies)
+        return kernel.within(resource.RLIMIT_NPROC, 1 + (1 + further) * max_sessions + copies)
     return None
 
 

@@ -2,15 +2,18 @@
 
 import ctypes
 import os
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
+PR_SET_CHILD_SUBREAPER = 36
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
+_M_ARENA_MAX = -8
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
@@ -172,3 +175,14 @@ def failure(attempt: Callable[[], object]) -> str | None:
         told = pipe.read(1000).decode("utf-8", "replace")
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return None if status == 0 else told or f"exit status {status}"
+
+
+def within(limit: int, value: int) -> int:
+    """`value`, or what this process may have of it."""
+    hard = resource.getrlimit(limit)[1]
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
+def keep_one_heap() -> None:
+    """Have all threads share one heap: each further one reserves 64 MiB of the address space that is limited."""
+    libc.mallopt(_M_ARENA_MAX, 1)

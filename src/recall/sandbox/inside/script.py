@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .replies import Output
+from .root import SCRATCH
 
-SCRATCH = "/private/tmp"
-"""The working directory of a program, where there is one that can be written."""
 _NAME = "main.py"
 _MOST_FILE_BYTES = 1 << 20
 

@@ -22,13 +22,21 @@ for a signal; `E` could not be forked."""
 FORKS, WARM = 1, 2
 """What a child is to be: able to copy itself; made ahead of need, so that it has time to touch its pages."""
 
-BOOTSTRAP = """
+_BOOTSTRAP = """
 import sys
 box = type(sys)("box")
 box.__path__ = [sys.argv[1]]
 sys.modules["box"] = box
-from box.zygote import main
+from box.{module} import main
 main(sys.argv[2])
 """
-"""What the zygote's interpreter runs, with this directory and the settings as arguments. The directory is a package of
-its own there, so that the one that it lies in, and whatever that imports, stays out."""
+
+
+def interpreter_arguments(module: str, settings: str) -> list[str]:
+    """What the interpreter is given to run `main` of a module of this directory with the JSON `settings`.
+
+    The directory is a package of its own there, so that the one that it lies in, and whatever that imports, stays out.
+    Not `-I`, which would ignore the fixed hash seed: with an environment that holds nothing else, these are as strict.
+    """
+    flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
+    return [*flags, "-c", _BOOTSTRAP.format(module=module), __file__.rpartition("/")[0], settings]

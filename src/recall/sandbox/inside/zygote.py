@@ -6,7 +6,6 @@ how each child ended. It never reads a byte that a tool wrote. It imports nothin
 standard library, because whatever it touches, every fork copies.
 """
 
-import ctypes
 import gc
 import importlib
 import json
@@ -23,13 +22,12 @@ from typing import Any, NoReturn
 from .child import Child
 from .confine import Confinement, prepare
 from .isolation import LAYERS
+from .kernel import PR_SET_CHILD_SUBREAPER, keep_one_heap, prctl
 from .namespace import Tools
 from .replies import ReplyLimits
 from .wire import CHANNEL, FORKS, MESSAGE, WARM
 
 _CONTROL = 3
-_M_ARENA_MAX = -8
-_PR_SET_CHILD_SUBREAPER = 36
 _WARM_SOURCE = """
 import json
 from dataclasses import dataclass
@@ -255,11 +253,9 @@ def main(text: str) -> NoReturn:
     parent_fd = os.pidfd_open(settings["parent"])
     if os.getppid() != settings["parent"]:
         os._exit(0)
-    libc = ctypes.CDLL(None)
-    # One heap for all threads: each further one reserves 64 MiB of the address space that is limited.
-    libc.mallopt(_M_ARENA_MAX, 1)
+    keep_one_heap()
     # Copies that outlive the session that made them come back here, to be counted and killed.
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     sys.path += settings["path"]
     for name in settings["preload"]:
         importlib.import_module(name)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recall.sandbox.service.backend import CodeResult
+from recall.sandbox.local import CodeResult
 from recall.sandbox.service.bodies import MAX_TIMEOUT_S, BodyError
 
 _RUN_STATUS = {"finished": "Finished", "timeout": "TimeLimitExceeded", "error": "Error"}

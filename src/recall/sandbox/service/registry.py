@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from recall.errors import SandboxBusy, SandboxError
 from recall.sandbox.base import SessionOptions
 from recall.sandbox.service.admission import Places
-from recall.sandbox.service.backend import ServedSession
+from recall.sandbox.session import LocalSession
 
 _REMEMBERED = 65_536
 """Ids of evicted sessions that are kept."""
@@ -32,7 +32,7 @@ class Entry:
 
     id: str
     """The id."""
-    session: ServedSession
+    session: LocalSession
     """The session itself."""
     options: SessionOptions
     """How it was opened."""
@@ -95,7 +95,7 @@ class Registry:
         """Give up room that was reserved."""
         self._reserved -= count
 
-    def add(self, session: ServedSession, options: SessionOptions) -> Entry:
+    def add(self, session: LocalSession, options: SessionOptions) -> Entry:
         """Hand out an id, using room that was reserved."""
         self._reserved -= 1
         now = time.monotonic()

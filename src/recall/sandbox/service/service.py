@@ -9,18 +9,21 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from recall.errors import ConfigError, SandboxBusy, SandboxError
 from recall.sandbox.base import CallResult
 from recall.sandbox.inside.isolation import unmet
+from recall.sandbox.local import LocalSandbox, LocalSession
 from recall.sandbox.service import fusion
 from recall.sandbox.service.admission import Gate, Places
-from recall.sandbox.service.backend import Backend, ServedSession
 from recall.sandbox.service.bodies import CallBody, OpenBody
 from recall.sandbox.service.leaks import session_groups
 from recall.sandbox.service.metrics import Metrics
 from recall.sandbox.service.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from recall.sandbox.egress.broker import Broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +44,17 @@ class ServiceLimits:
     """Seconds without a call after which a session may be ended to make room."""
 
 
-class WebBroker(Protocol):
-    """What is needed here of whatever performs the web requests of tools."""
-
-    @property
-    def requests(self) -> Mapping[tuple[str, str], int]:
-        """Requests by host and outcome."""
-
-    async def close(self) -> None:
-        """Perform no more of them."""
-
-
 class Service:
     """Calls, batches and sessions over one sandbox."""
 
     def __init__(
         self,
-        sandbox: Backend,
+        sandbox: LocalSandbox,
         profiles: Sequence[str],
         *,
         limits: ServiceLimits,
         require: Sequence[str] = (),
-        web: WebBroker | None = None,
+        web: "Broker | None" = None,
     ) -> None:
         """Take what is served.
 
@@ -71,7 +63,7 @@ class Service:
             profiles: the names that requests may give; the first is the default.
             limits: how much is taken on.
             require: what must hold, of `recall.sandbox.inside.isolation.REQUIREMENTS`.
-            web: what the sandbox's tools reach the web by; counted, and closed by `close`.
+            web: what the sandbox's tools reach the web by; counted here, and closed with the sandbox.
         """
         self.sandbox = sandbox
         self.profiles = tuple(profiles)
@@ -109,8 +101,6 @@ class Service:
                 await self._sweeper
         await self.sessions.close_all()
         await self.sandbox.close()
-        if self._web is not None:
-            await self._web.close()
 
     def readiness(self) -> dict[str, Any]:
         """Whether calls are taken, and what stands between tools and this machine."""
@@ -200,7 +190,7 @@ class Service:
         parent = self.sessions.take(id)
         try:
             await self.sessions.reserve(count)
-            copies: list[ServedSession] = []
+            copies: list[LocalSession] = []
             try:
                 await self.gate.enter(parent.turn, self._limits.queue_timeout_s)
                 try:
@@ -299,7 +289,7 @@ class Service:
         finally:
             await session.close()
 
-    async def _call(self, session: ServedSession, body: CallBody) -> CallResult:
+    async def _call(self, session: LocalSession, body: CallBody) -> CallResult:
         if body.expression is not None:
             return await session.evaluate(body.expression, timeout_s=body.timeout_s)
         return await session.call(body.name, body.arguments, timeout_s=body.timeout_s)
