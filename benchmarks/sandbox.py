@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from parts import sandbox_http as http
 from parts import sandbox_local as local
 from parts import sandbox_many as many
+from parts import sandbox_web as web
 
 BWRAP = ("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")
 
@@ -46,6 +47,8 @@ async def measure(scale: float) -> dict[str, object]:
     if shutil.which(BWRAP[0]):
         shots["bubblewrap and interpreter"] = await local.fresh_interpreters(some(40), 1, BWRAP)
     show("a one-shot, in process", shots)
+    searches = await web.measure(some(400))
+    show("a web request of a tool", searches)
     over_http = await http.compare(some(1600, 800), (1, 16, 64), 3)
     print()
     print(http.table(over_http))
@@ -68,8 +71,8 @@ async def measure(scale: float) -> dict[str, object]:
     }
     print("\n" + "  ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
     return {
-        "calls": calls, "one_shots": shots, "http": over_http, "live": living, "mixed": mixes, "ratios": ratios,
-        "load": os.getloadavg()[0],
+        "calls": calls, "one_shots": shots, "web": searches, "http": over_http, "live": living, "mixed": mixes,
+        "ratios": ratios, "load": os.getloadavg()[0],
     }  # fmt: skip
 
 
