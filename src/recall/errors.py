@@ -33,6 +33,19 @@ class SandboxBusy(SandboxError):  # noqa: N818 - a state, not an error of anyone
         """Seconds after which trying again makes sense."""
 
 
+class RetrieverError(RolloutError):
+    """The retriever failed: its index, its encoder, or the service that it lives in."""
+
+
+class RetrieverBusy(RetrieverError):  # noqa: N818 - a state, not an error of anyone
+    """The retriever has no room now; nothing was searched, so trying again later is safe."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds after which trying again makes sense."""
+
+
 class PolicyError(RolloutError):
     """The engine behind a policy failed to sample."""
 

@@ -1,0 +1,1 @@
+"""Retrievers: passages of a corpus for a query, whatever finds them."""
