@@ -1,0 +1,194 @@
+"""Names that nobody bears: persons, places, things and codes from syllable grammars, in several invented languages.
+
+A name is a pure function of the generator's state and of the names that are taken already. Persons have two words,
+places one, things an invented word and a noun (`Orvel Compass`), codes are letters and digits. Of each there are more
+than 2^20 in every language, so that worlds of hundreds of entities need few second draws.
+"""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, get_args
+
+Named = Literal["person", "place", "thing", "code"]
+"""How an entity is named."""
+NAMED: tuple[Named, ...] = get_args(Named)
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """The sounds of an invented language: a word is onset, vowel, coda, …, vowel, end."""
+
+    onsets: tuple[str, ...]
+    """What begins a syllable."""
+    vowels: tuple[str, ...]
+    """What every syllable turns on."""
+    links: tuple[str, ...]
+    """What closes a syllable before another; may be empty text."""
+    ends: tuple[str, ...]
+    """What closes the last syllable of a word."""
+    place_ends: tuple[str, ...]
+    """What a place's name ends with instead."""
+
+
+def _language(onsets: str, vowels: str, links: str, ends: str, place_ends: str) -> Language:
+    """A language from words; `-` stands for nothing."""
+    parts = (tuple("" if part == "-" else part for part in text.split()) for text in (onsets, vowels, links, ends))
+    return Language(*parts, tuple(place_ends.split()))
+
+
+LANGUAGES: Mapping[str, Language] = MappingProxyType(
+    {
+        "orvel": _language(
+            "b d f g k l m n p r s t v z br dr gr tr",
+            "a e i o u",
+            "- - - l n r s",
+            "l n r s th m d",
+            "en ar is ol um ia",
+        ),
+        "tesk": _language(
+            "b d h j k l m n p r s t v sk st kr sv",
+            "a e i o u y",
+            "- - - k l n r",
+            "k n r sk st v d",
+            "vik heim dal sund ness holt",
+        ),
+        "lumai": _language(
+            "f h k l m n p r s t w y sh ch", "a e i o u ai au", "- - - n l", "- - n r", "nui lani mora paki tue rea"
+        ),
+        "quen": _language(
+            "c d f g l m n p qu r s t v cl fl pr",
+            "a e i o ae io",
+            "- - - l n r s m",
+            "x s nt l rn us",
+            "ium ora ence antis ella odro",
+        ),
+        "zhar": _language(
+            "b d g gh j k kh m n r sh t y z zh dz",
+            "a e i o u aa",
+            "- - - r l m n z",
+            "k r sh m n z d",
+            "abad zhan dur kand maz orum",
+        ),
+        "brith": _language(
+            "b c d g h l m n p r t w br cr gl gw th",
+            "a e i o u y",
+            "- - - d l n r ll",
+            "n th dd r l s m",
+            "wen combe mor garth ford rhyd",
+        ),
+    }
+)
+"""By name; a skin sounds like one of them."""
+
+_THING_NOUNS = (
+    "Anchor Anvil Arch Atlas Beacon Bell Bridge Bough Candle Cairn Chart Cinder Circle Clasp Compass Copper "
+    "Crest Crown Dial Ember Fable Falcon Feather Fern Flint Forge Garland Gate Harbour Harp Hearth Heron "
+    "Hollow Ivory Juniper Kestrel Key Ladder Lantern Lark Laurel Lily Loom Lyre Maple Marble Meadow Mirror "
+    "Moon Needle Oak Orchard Otter Pebble Pillar Plume Prism Quill Raven Reed Ribbon River Rowan Saddle Sail "
+    "Sickle Signal Sparrow Spindle Star Stone Summit Swift Thistle Thorn Tide Timber Torch Tower Vale Veil "
+    "Violet Wheel Willow Window Winter Wren"
+)
+THING_NOUNS: tuple[str, ...] = tuple(_THING_NOUNS.split())
+"""The second words of things."""
+_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+_PATTERN: Mapping[str, str] = MappingProxyType({"A": _LETTERS, "9": "0123456789", "x": "0123456789abcdef"})
+CODE_PATTERN = "AA-9999"
+"""How an entity that is named by a code is named: `KX-4821`."""
+
+
+def draw(style: Named, rng: random.Random, *, taken: Collection[str] = (), language: str = "orvel") -> str:
+    """A name that is not in `taken`.
+
+    Args:
+        style: whose name it is.
+        rng: decides everything.
+        taken: names given already; a set, as it is asked often.
+        language: one of `LANGUAGES`.
+    """
+    while True:
+        name = _drawn(style, rng, LANGUAGES[language])
+        if name not in taken:
+            return name
+
+
+def _drawn(style: Named, rng: random.Random, language: Language) -> str:
+    if style == "person":
+        return f"{_word(rng, language, 2)} {_word(rng, language, rng.choice((2, 3)))}"
+    if style == "place":
+        return _stem(rng, language, rng.choice((2, 3))) + rng.choice(language.place_ends)
+    if style == "thing":
+        return f"{_word(rng, language, 2)} {rng.choice(THING_NOUNS)}"
+    return patterned(CODE_PATTERN, rng)
+
+
+def _stem(rng: random.Random, language: Language, syllables: int) -> str:
+    """Syllables, each closed by a link, with a capital."""
+    parts = [
+        rng.choice(sounds) for _ in range(syllables) for sounds in (language.onsets, language.vowels, language.links)
+    ]
+    return "".join(parts).capitalize()
+
+
+def _word(rng: random.Random, language: Language, syllables: int) -> str:
+    last = rng.choice(language.onsets) + rng.choice(language.vowels) + rng.choice(language.ends)
+    return _stem(rng, language, syllables - 1) + last
+
+
+def patterned(pattern: str, rng: random.Random) -> str:
+    """A code: `A` is a letter, `9` a digit, `x` a hexadecimal digit; everything else stands for itself."""
+    return "".join(rng.choice(_PATTERN.get(sign, sign)) for sign in pattern)
+
+
+def pattern_bits(pattern: str) -> float:
+    """The entropy of a code of this pattern."""
+    return sum(math.log2(len(_PATTERN.get(sign, sign))) for sign in pattern)
+
+
+def bits(style: Named, language: str = "orvel") -> float:
+    """The entropy of a name, as if no two draws spelled the same."""
+    sounds = LANGUAGES[language]
+    syllable = _entropy(sounds.onsets) + _entropy(sounds.vowels)
+    linked, ended = syllable + _entropy(sounds.links), syllable + _entropy(sounds.ends)
+    if style == "person":
+        return linked + ended + 1 + 1.5 * linked + ended
+    if style == "place":
+        return 1 + 2.5 * linked + _entropy(sounds.place_ends)
+    if style == "thing":
+        return linked + ended + _entropy(THING_NOUNS)
+    return pattern_bits(CODE_PATTERN)
+
+
+def _entropy(sounds: tuple[str, ...]) -> float:
+    """The entropy of a choice among sounds of which some may be listed twice."""
+    return sum(count / len(sounds) * math.log2(len(sounds) / count) for count in Counter(sounds).values())
+
+
+def decoy_of(rng: random.Random, name: str, *, taken: Collection[str] = ()) -> str:
+    """A name that begins like `name` and is another: the same first word or first half, with another ending.
+
+    Args:
+        rng: decides everything.
+        name: what it is mistaken for.
+        taken: names that it must not be either.
+    """
+    first, _, last = name.rpartition(" ")
+    while True:
+        if last in THING_NOUNS:
+            decoy = f"{first} {rng.choice(THING_NOUNS)}"
+        else:
+            kept = len(name) - max(1, len(last) // 2)
+            decoy = name[:kept] + "".join(_like(sign, rng) for sign in name[kept:])
+        if decoy != name and decoy not in taken:
+            return decoy
+
+
+def _like(sign: str, rng: random.Random) -> str:
+    """A sign of the same sort: a digit for a digit, a vowel for a vowel, a consonant for a consonant."""
+    for sort in ("0123456789", "aeiou", "bdfgklmnrstvz", "BDFGKLMNRSTVZ"):
+        if sign in sort:
+            return rng.choice(sort)
+    return sign
