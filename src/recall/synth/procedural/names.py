@@ -36,8 +36,11 @@ class Language:
 
 def _language(onsets: str, vowels: str, links: str, ends: str, place_ends: str) -> Language:
     """A language from words; `-` stands for nothing."""
-    parts = (tuple("" if part == "-" else part for part in text.split()) for text in (onsets, vowels, links, ends))
-    return Language(*parts, tuple(place_ends.split()))
+
+    def sounds(text: str) -> tuple[str, ...]:
+        return tuple("" if part == "-" else part for part in text.split())
+
+    return Language(sounds(onsets), sounds(vowels), sounds(links), sounds(ends), sounds(place_ends))
 
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType(

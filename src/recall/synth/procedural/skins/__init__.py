@@ -1,0 +1,46 @@
+"""The domains that worlds are dressed in: each a TOML file beside this one, or a file of the user's.
+
+Skins only rename: the same shape of world appears in many vocabularies. Those in `HELD_OUT` are kept for the split
+`new_skins`, so that no word of theirs is trained on as theirs.
+"""
+
+from functools import cache
+from importlib import resources
+
+from recall.errors import ConfigError
+from recall.synth.procedural.skins.reader import parse, read
+from recall.synth.procedural.skins.schema import Action, Entity, Field, Label, Link, Move, Skin, States
+
+__all__ = [
+    "HELD_OUT",
+    "NAMES",
+    "Action",
+    "Entity",
+    "Field",
+    "Label",
+    "Link",
+    "Move",
+    "Skin",
+    "States",
+    "load",
+    "read",
+]
+
+NAMES: tuple[str, ...] = ("library", "clinic")
+"""Every skin of the house; adding a file adds its name here, and no name ever moves, as tasks are drawn by position."""
+
+HELD_OUT: tuple[str, ...] = ()
+"""The skins of the split `new_skins`."""
+
+
+@cache
+def load(name: str) -> Skin:
+    """A skin of the house by name; read once.
+
+    Raises:
+        ConfigError: there is none of this name, or its file is not a skin.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"{name!r}: no such skin; there are {', '.join(NAMES)}")
+    file = resources.files(__name__).joinpath(f"{name}.toml")
+    return parse(file.read_text(encoding="utf-8"), f"{name}.toml")
