@@ -1,0 +1,1 @@
+"""Measuring multi-hop question answering: methods, measures, intervals, a judge, and runs side by side."""

@@ -1,0 +1,143 @@
+"""The search tool, `wikipedia_search`, in the two ways that it can run: as source in a sandbox, and natively.
+
+As source it is the `env` of a task row, in the published format: a few lines that post to a retriever service, whose
+address stands in the place of `SEARCH_URL`. Natively, `NativeSearch` answers the same calls from a retriever in this
+process. The policy reads the same texts either way; the tests hold the two against each other.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+from recall.errors import RetrieverBusy
+from recall.retriever.base import Retriever
+from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Sandbox, Session, SessionOptions
+from recall.types import CallStatus, ToolSpec
+
+SEARCH = "wikipedia_search"
+"""The name of the tool."""
+SEARCH_URL = "<search-url-placeholder>"
+"""What stands in a row for the address of the retriever service, such as `http://127.0.0.1:8080`."""
+
+_EMPTY = "The query is empty."
+_TOO_FEW = "top_n must be at least 1."
+_SOURCE = """import requests
+
+
+def wikipedia_search(query: str, top_n: int = {top_k}):
+    if not query.strip():
+        return {empty!r}
+    if top_n < 1:
+        return {too_few!r}
+    answer = requests.post("{url}/search", json={{"query": query, "top_n": top_n}})
+    if answer.status_code != 200:
+        raise RuntimeError(f"the search service answered with status {{answer.status_code}}")
+    return "\\n\\n".join(passage["contents"] for passage in answer.json())
+"""
+
+
+def search_source(url: str = SEARCH_URL, top_k: int = 5) -> str:
+    """The tool as the `env` of a row.
+
+    Args:
+        url: of the retriever service, without the path; the placeholder where it is filled in later.
+        top_k: passages where a call names no number.
+    """
+    return _SOURCE.format(top_k=top_k, empty=_EMPTY, too_few=_TOO_FEW, url=url.rstrip("/"))
+
+
+def search_tool(top_k: int = 5) -> ToolSpec:
+    """What the policy is told of the tool; names and types are those of the published rows."""
+    properties = {
+        "query": {"type": "string", "description": "What to look for."},
+        "top_n": {"type": "integer", "description": "How many passages to return.", "default": top_k},
+    }
+    return ToolSpec(
+        SEARCH,
+        "Search Wikipedia and return the passages that fit best.",
+        {"type": "object", "properties": properties, "required": ["query"]},
+    )
+
+
+class NativeSearch:
+    """A `Sandbox` in which calls of `wikipedia_search` go to a retriever of this process, whatever the source says.
+
+    Calls of other tools go to the sandbox beside it, whose session is opened when the first one comes. So tasks keep
+    their rows, and an evaluation or a training run chooses here how their searches are done. A failure of the retriever
+    raises `RetrieverError`: it is ours, not the policy's.
+    """
+
+    def __init__(
+        self, retriever: Retriever, beside: Sandbox | None = None, *, top_k: int = 5, patience_s: float = 60.0
+    ) -> None:
+        """Take the retriever, which stays the caller's to close.
+
+        Args:
+            retriever: answers the searches.
+            beside: runs all other tools; without it, a task that has any meets `unknown_tool`.
+            top_k: passages where a call names no number.
+            patience_s: seconds for which a search that finds no room is tried again.
+        """
+        self.retriever, self.beside, self.top_k, self.patience_s = retriever, beside, top_k, patience_s
+
+    async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> "NativeSession":
+        """A session; nothing is started for it until a tool other than the search is called."""
+        return NativeSession(self, source, options)
+
+    async def close(self) -> None:
+        """Close the sandbox beside it; the retriever is the caller's."""
+        if self.beside is not None:
+            await self.beside.close()
+
+    async def search(self, query: str, top_n: int) -> str:
+        """What the policy is shown: the contents of the passages, a blank line between two.
+
+        Raises:
+            RetrieverError: the retriever failed, or had no room for `patience_s`.
+        """
+        if not query.strip():
+            return _EMPTY
+        if top_n < 1:
+            return _TOO_FEW
+        deadline = perf_counter() + self.patience_s
+        while True:
+            try:
+                (passages,) = await self.retriever.search([query], top_n)
+            except RetrieverBusy as busy:
+                if perf_counter() + busy.retry_after_s > deadline:
+                    raise
+                await asyncio.sleep(busy.retry_after_s)
+            else:
+                return "\n\n".join(passage.contents for passage in passages)
+
+
+class NativeSession:
+    """A session of `NativeSearch`. Searches of one turn run at the same time: they share no state."""
+
+    def __init__(self, search: NativeSearch, source: str, options: SessionOptions) -> None:
+        self._search, self._source, self._options = search, source, options
+        self._beside: Session | None = None
+        self._opening = asyncio.Lock()
+
+    async def call(self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None) -> CallResult:
+        """Call a tool. See `recall.sandbox.base.Session.call`; a search has no time-out but the retriever's own."""
+        if name != SEARCH:
+            return await self._call_beside(name, arguments, timeout_s)
+        started = perf_counter()
+        text = await self._search.search(**{"top_n": self._search.top_k, **arguments})
+        return CallResult(CallStatus.OK, text, duration_s=perf_counter() - started)
+
+    async def close(self) -> None:
+        """End the session beside it, if there is one."""
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            await beside.close()
+
+    async def _call_beside(self, name: str, arguments: Mapping[str, Any], timeout_s: float | None) -> CallResult:
+        if self._search.beside is None:
+            return CallResult(CallStatus.UNKNOWN_TOOL, error=f"there is no tool {name!r}")
+        async with self._opening:
+            if self._beside is None:
+                self._beside = await self._search.beside.open(self._source, self._options)
+        return await self._beside.call(name, arguments, timeout_s=timeout_s)
