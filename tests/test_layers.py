@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "recall"
 
 LAYERS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("recall", "errors", "types"), (0,)),
-    **dict.fromkeys(("answers", "advantage", "config", "store"), (1, 0)),
+    **dict.fromkeys(("answers", "advantage", "config", "programs", "store"), (1, 0)),
     "tool_calls": (1, 1),
     **dict.fromkeys(("renderer", "policy", "sandbox", "retriever"), (2,)),
     **dict.fromkeys(("tools", "rewards"), (3,)),

@@ -16,8 +16,9 @@ import pytest
 
 from recall.datasets.rows import read_tasks, write_tasks
 from recall.errors import ConfigError
+from recall.programs import resolve, run
 from recall.sandbox.local import LocalSandbox
-from recall.synth.programs import draw_chain, resolve, run
+from recall.synth.chains import draw_chain
 from recall.synth.tasks import SPLITS, TABLED, TaskSettings, ToolTasks, functions_of, parse_label, spelling
 from recall.synth.tools import draw_tool
 from recall.synth.vocabulary import OPERATORS

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recall.renderer import Renderer, schema_line
-from recall.synth.programs import Chain, draw_chain, draw_join
+from recall.synth.chains import Chain, draw_chain, draw_join
 from recall.synth.tasks import TABLED, draw_distractors, functions_of
 from recall.synth.tools import WorldTool, draw_tool, source_of
 from recall.synth.vocabulary import (

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recall.nano.corpus import Dialogue, encode_dialogue, single_call
+from recall.programs import run
 from recall.renderer import Renderer
-from recall.synth.programs import run
 from recall.synth.tasks import ToolTasks, functions_of
 from recall.types import Task, ToolCall
 

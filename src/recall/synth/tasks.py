@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recall.errors import ConfigError
-from recall.synth.programs import Chain, Join, draw_chain, draw_join, run
+from recall.programs import run
+from recall.synth.chains import Chain, Join, draw_chain, draw_join
 from recall.synth.tools import WorldTool, by_word, draw_tool, is_number, source_of, styles_of
 from recall.synth.vocabulary import (
     ATTRIBUTES,

@@ -1,16 +1,9 @@
-"""Reference programs: what to call, in which order, and how the question says it.
+"""What a task asks for: chains of calls and joins of two chains, and how the question says it."""
 
-A program is a list of calls `{"name", "arguments"}` whose arguments are values or references to earlier results:
-`{"$ref": i}` is the result of call i, `{"$ref": i, "path": key}` what it holds under a key. Its answer is the value of
-the last call. Ground truth comes from running it, and from nothing else.
-"""
-
-import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from recall.synth.vocabulary import (
     ATTRIBUTES,
@@ -110,28 +103,3 @@ def draw_join(rng: random.Random, calls: int, operators: Sequence[Operator] = JO
         draw_chain(rng, left, ends="number"),
         draw_chain(rng, calls - 1 - left, ends="number"),
     )
-
-
-def run(program: Sequence[Mapping[str, Any]], call: Callable[[str, Mapping[str, Any]], Any]) -> list[Any]:
-    """Run a reference program through the JSON boundary that a policy's calls pass.
-
-    Args:
-        program: its calls.
-        call: calls one tool by name with keyword arguments.
-
-    Returns:
-        [calls] the JSON value that each call returned.
-    """
-    results: list[Any] = []
-    for step in program:
-        arguments = {name: resolve(value, results) for name, value in step["arguments"].items()}
-        results.append(json.loads(json.dumps(call(step["name"], json.loads(json.dumps(arguments))))))
-    return results
-
-
-def resolve(value: Any, results: Sequence[Any]) -> Any:
-    """The value of an argument of a reference program, given the results of the calls before it."""
-    if isinstance(value, Mapping) and "$ref" in value:
-        result = results[value["$ref"]]
-        return result[value["path"]] if "path" in value else result
-    return value
