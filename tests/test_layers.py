@@ -14,21 +14,22 @@ SOURCE = Path(__file__).parent.parent / "src" / "recall"
 
 LAYERS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("recall", "errors", "types"), (0,)),
-    **dict.fromkeys(("answers", "advantage", "config", "programs", "store"), (1, 0)),
+    **dict.fromkeys(("answers", "advantage", "config", "programs", "serving", "store"), (1, 0)),
     "tool_calls": (1, 1),
     **dict.fromkeys(("renderer", "policy", "sandbox", "retriever"), (2,)),
     **dict.fromkeys(("tools", "rewards"), (3,)),
     "environment": (4,),
     "rollout": (5,),
-    **dict.fromkeys(("datasets", "synth", "viewer"), (6, 0)),
+    "datasets": (6,),
+    **dict.fromkeys(("synth", "viewer"), (6, 0)),
     **dict.fromkeys(("evaluation", "inference", "nano", "preflight"), (6, 1)),
     "trainers": (6, 2),
     "cli": (7,),
 }
 """The layer of each module or package directly under `recall`; a package's own modules may import each other.
 
-Two layers have an order within: in layer 1 `tool_calls` finds answers with `answers`, and in layer 6 what only makes or
-shows data comes first, then what plays episodes, then `trainers`, which learn from what was played. Imports point
+Two layers have an order within: in layer 1 `tool_calls` finds answers with `answers`, and in layer 6 what reads and writes
+rows comes first, then what makes or shows data, then what plays episodes, then `trainers`, which learn from what was played. Imports point
 strictly downward in this order too, so two units of the same place know nothing of each other.
 """
 
