@@ -1,5 +1,9 @@
 """Extraction, normalisation, EM, F1 and typed equality."""
 
+import json
+from collections import Counter
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +11,7 @@ from hypothesis import strategies as st
 from recall.answers import equal, exact_match, extract_boxed, f1, normalize, unwrap, value_of
 from recall.types import AnswerKind, AnswerType
 
-KINDS: tuple[AnswerKind, ...] = ("text", "number", "integer", "boolean", "date", "list")
+KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 TEXT = st.text() | st.text(alphabet="0123456789.,-+eE%$[]{}()'\"\\;: \n") | st.sampled_from(["[" * 9999, "1e999", "½"])
 
 
@@ -96,6 +100,17 @@ def test_f1(prediction: str, accepted: list[str], score: float) -> None:
         ("list", "[]", "[ ]"),
         ("list", "5", "[5]"),
         ("list", "[true]", "True"),
+        ("set", "a, b, a", '["b", "a"]'),
+        ("set", "[]", "{}"),
+        ("sequence", '["b", "a"]', "b; a"),
+        ("sequence", "1, 2.0, 1", "[1, 2, 1]"),
+        ("sequence", "[]", "()"),
+        ("entity", "  velmar   Tosk ", "Velmar Tosk"),
+        ("entity", '"Velmar Tosk"', "Velmar Tosk"),
+        ("entity", "\\text{ORD\\_17}", "ord_17"),
+        ("entity", "A\u2011\uff11", "a-1"),
+        ("entity", "O\u2019Brien", "O'BRIEN"),
+        ("entity", "Zoe\u0308\u200b", "Zo\u00eb"),
     ],
 )
 def test_equal_values(kind: AnswerKind, prediction: str, accepted: str) -> None:
@@ -133,6 +148,19 @@ def test_equal_values(kind: AnswerKind, prediction: str, accepted: str) -> None:
         ("list", "a, b", "a, b, c"),
         ("list", "", "[]"),
         ("list", "Simon and Garfunkel", "Simon, Garfunkel"),
+        ("set", "a", "a, b"),
+        ("set", "", "[]"),
+        ("sequence", "a, b", "b, a"),
+        ("sequence", "a, a", "a"),
+        ("sequence", "", "[]"),
+        ("entity", "007", "7"),
+        ("entity", "1e3", "1000"),
+        ("entity", "7.50", "7.5"),
+        ("entity", "A-1", "A1"),
+        ("entity", "the Tosk", "Tosk"),
+        ("entity", "Tosk.", "Tosk"),
+        ("entity", "\u200b", "\u200b"),
+        ("entity", "", ""),
     ],
 )
 def test_unequal_values(kind: AnswerKind, prediction: str, accepted: str) -> None:
@@ -167,6 +195,35 @@ def test_lists_are_order_free(items: list[int | str]) -> None:
     text = ", ".join(str(item) for item in items) or "[]"
     shuffled = str(sorted(items, key=str))
     assert equal(text, [shuffled], AnswerType("list"))
+
+
+ITEMS = st.lists(st.integers() | st.sampled_from(["Paris", "New York", "Ada"]), max_size=6)
+
+
+@settings(deadline=None)
+@given(ITEMS, ITEMS)
+def test_sequences_keep_order_and_sets_forget_repeats(items: list[int | str], others: list[int | str]) -> None:
+    one, other = json.dumps(items), json.dumps(others)
+    assert equal(one, [other], AnswerType("sequence")) == (items == others)
+    assert equal(one, [other], AnswerType("set")) == (set(items) == set(others))
+    assert equal(one, [other], AnswerType("list")) == (Counter(items) == Counter(others))
+
+
+CODES = st.text(alphabet="0123456789abcdefXYZ-._/ ", min_size=1).filter(str.strip)
+
+
+@settings(deadline=None)
+@given(CODES, st.sampled_from(["{}", "  {} ", "\\text{{{}}}", "$\\mathbf{{{}}}$", '"{}"']))
+def test_an_entity_is_the_same_in_other_dress(code: str, dress: str) -> None:
+    for form in (code, code.upper(), code.replace("-", "\u2013"), code.replace(" ", "  ")):
+        assert equal(dress.format(form), [code], AnswerType("entity"))
+
+
+@settings(deadline=None)
+@given(CODES, CODES)
+def test_two_codes_are_the_same_letter_by_letter_or_not_at_all(one: str, other: str) -> None:
+    same = " ".join(one.lower().split()) == " ".join(other.lower().split())
+    assert equal(one, [other], AnswerType("entity")) == same
 
 
 def test_unwrap_takes_wrappers_off_only_around_the_whole() -> None:

@@ -97,6 +97,24 @@ def test_optional_fields_are_read() -> None:
     assert task.extra == {"index": 4, "column": [1]}
 
 
+def test_a_task_may_be_about_state_alone() -> None:
+    changes = {"orders/O17/status": "sent", "orders/O99": {"item": "lamp"}, "orders/O1": None}
+    reward_model = {"style": "rule", "ground_truth": [], "reward": "exact"}
+    for written in (changes, json.dumps(changes)):
+        task = task_from_row(row(reward_model=reward_model, info_changes=written), "x")
+        assert (task.ground_truth, task.changes, task.reward) == ((), changes, "exact")
+
+
+def test_an_episode_that_must_change_nothing_is_not_one_that_is_not_asked() -> None:
+    assert task_from_row(row(info_changes={}), "x").changes == {}
+    assert task_from_row(row(info_changes=None), "x").changes is None
+
+
+def test_a_reference_may_work_out_values() -> None:
+    items = [{"name": "f", "arguments": {"x": "a"}}, {"value": {"$op": "sum", "of": [{"$ref": 0}, 1]}}]
+    assert task_from_row(row(info_reference=items), "x").reference == tuple(items)
+
+
 def test_a_schema_may_leave_out_description_and_parameters() -> None:
     task = task_from_row(row(info_func_schemas=[{"name": "g", "parameters": None}]), "x")
     assert task.tools == (ToolSpec("g", "", {"type": "object", "properties": {}}),)
@@ -162,6 +180,16 @@ def test_a_tool_may_be_bound_in_any_way(env: str) -> None:
         ({"info_split": 3}, "extra_info.split: must be text, not int"),
         ({"info_reference": "{}"}, "extra_info.reference: must be a list of calls"),
         ({"info_reference": [{"name": "f"}]}, "extra_info.reference[0]: must be a call"),
+        ({"info_reference": [3]}, "extra_info.reference[0]: must be a call"),
+        ({"info_reference": [{"value": 1, "name": "f"}]}, "extra_info.reference[0]: must be a call"),
+        ({"info_changes": "[]"}, "extra_info.changes: must be an object"),
+        ({"info_changes": {"orders//x": 1}}, "extra_info.changes: 'orders//x' is no path; accepted: names between"),
+        ({"info_changes": {"": 1}}, "extra_info.changes: '' is no path"),
+        (
+            {"reward_model": {"ground_truth": ["3"], "reward": "exactly"}},
+            "reward_model.reward: unknown 'exactly'; accepted: outcome, exact, recall",
+        ),
+        ({"reward_model": {"ground_truth": ["3"], "reward": 1}}, "reward_model.reward: must be text, not int"),
         ({"info_extra": "[]"}, "extra_info.extra: must be an object"),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
@@ -195,9 +223,12 @@ TASKS = st.builds(
     depth=st.integers(0, 9),
     kind=st.text(),
     reference=st.lists(
-        st.fixed_dictionaries({"name": st.text(), "arguments": st.dictionaries(st.text(), JSON, max_size=2)}),
+        st.fixed_dictionaries({"name": st.text(), "arguments": st.dictionaries(st.text(), JSON, max_size=2)})
+        | st.fixed_dictionaries({"value": JSON}),
         max_size=2,
     ).map(tuple),
+    changes=st.none() | st.dictionaries(st.sampled_from(["orders/O17/status", "orders/O99", "é"]), JSON, max_size=3),
+    reward=st.sampled_from(["", "exact", "recall"]),
     extra=st.dictionaries(st.text(), JSON, max_size=3),
 )
 
@@ -237,7 +268,7 @@ def test_written_parquet_keeps_the_published_columns(tmp_path: Path) -> None:
     write_tasks(path, [PLAIN])
     (read,) = pq.read_table(path).to_pylist()
     assert list(read) == ["data_source", "question", "ability", "reward_model", "extra_info"]
-    assert read["reward_model"] == {"style": "rule", "ground_truth": ["3"]}
+    assert read["reward_model"] == {"style": "rule", "ground_truth": ["3"], "reward": None}
     assert json.loads(read["extra_info"]["func_schemas"]) == [WRAPPED]
     assert read["extra_info"]["env"] == ENV
 

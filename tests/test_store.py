@@ -82,6 +82,7 @@ trajectories = st.builds(
     st.none() | texts,
     numbers,
     st.none() | st.integers(),
+    st.none() | objects,
 )
 tasks = st.builds(
     Task,
@@ -97,6 +98,8 @@ tasks = st.builds(
     st.integers(0),
     texts,
     st.lists(objects, max_size=2).map(tuple),
+    st.none() | objects,
+    texts,
     objects,
 )
 rewards = st.builds(RewardResult, numbers, st.booleans(), st.dictionaries(st.text(), numbers, max_size=2))
@@ -182,6 +185,15 @@ def test_trajectories_that_cannot_be_read_are_refused_in_one_line(tmp_path: Path
     del lines[2]["segments"]
     rewrite(path, lines)
     assert refusal(path).endswith("group 1: damaged: KeyError: 'segments'")
+
+
+def test_a_file_of_before_tasks_were_about_state_is_read(tmp_path: Path) -> None:
+    path = a_run(tmp_path).write_groups(1, [a_group()])
+    header, line = lines_of(path)
+    del line["changes"], line["task"]["changes"], line["task"]["reward"]
+    rewrite(path, [header, line])
+    (stored,) = read_groups(path)
+    assert (stored.group.task, stored.group.trajectories) == (a_group().task, [*a_group().trajectories])
 
 
 def test_a_run_that_exists_is_refused_unless_asked_for(tmp_path: Path) -> None:

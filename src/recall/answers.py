@@ -97,7 +97,10 @@ def equal(prediction: str, accepted: Sequence[str], kind: AnswerType) -> bool:
     return False
 
 
-Value = str | Decimal | bool | date | Counter[str | Decimal]
+Item = str | Decimal
+"""What the items of a list, set or sequence are compared by."""
+
+Value = Item | bool | date | Counter[Item] | frozenset[Item] | tuple[Item, ...]
 """What answers are compared by; the type depends on the kind, and values of two kinds are never compared."""
 
 
@@ -113,8 +116,13 @@ def value_of(text: str, kind: AnswerKind) -> Value | None:
     - `boolean`: true, yes, false, no.
     - `date`: a day, as 2003-07-12, 2003/7/12, 12 July 2003, 12th of July 2003, July 12, 2003, with English month names
       of three letters or in full. Forms in which day and month can be confused (12/07/2003) are not read.
+    - `entity`: a name or a code, letter by letter, never a number: "007" is not "7". Unicode NFKC, folded case, single
+      spaces, one form of dash and apostrophe. Invisible characters, the backslash in `\_` and one pair of quotes around
+      the whole are left out; other punctuation stays, as part of the code.
     - `list`: a JSON array, or items separated by line breaks, by semicolons, or by commas, brackets and quotes around
       them left out. Order is free, repeats count. Items are numbers where they read as such, else `text`.
+    - `set`: written like a `list`. Order is free, and an item counts once however often it is written.
+    - `sequence`: written like a `list`. Order and repeats count.
     """
     plain = unwrap(text)
     if kind == "text":
@@ -128,7 +136,12 @@ def value_of(text: str, kind: AnswerKind) -> Value | None:
         return _BOOLEANS.get(plain.rstrip(".!").lower())
     if kind == "date":
         return _date(plain)
-    return _list(plain)
+    if kind == "entity":
+        return _entity(plain)
+    items = _list(plain)
+    if items is None:
+        return None
+    return Counter(items) if kind == "list" else frozenset(items) if kind == "set" else tuple(items)
 
 
 def unwrap(text: str) -> str:
@@ -151,6 +164,8 @@ _NUMBER = re.compile(
 )
 _CODE = re.compile(r"[^0-9.]*0[0-9]")
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
+_TYPOGRAPHY = _DASHES | dict.fromkeys((0x2018, 0x2019), "'") | dict.fromkeys((0x201C, 0x201D), '"')
+_ESCAPED = re.compile(r"\\([_#&%$])")
 _VALUED = re.compile(r"((?<=\d)[.:/-](?=\d)|(?<!\w)-(?=\d))")
 _MAX_NUMBER_CHARS = 200
 _EXACT = Context(prec=2 * _MAX_NUMBER_CHARS)
@@ -179,7 +194,7 @@ _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _ITEMS = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
-def _text(text: str) -> str | Decimal | None:
+def _text(text: str) -> Item | None:
     number = _number(text)
     if number is not None and not _CODE.match(text):
         return number
@@ -219,13 +234,22 @@ def _date(text: str) -> date | None:
     return None
 
 
-def _list(text: str) -> Counter[str | Decimal] | None:
+def _entity(text: str) -> str | None:
+    # Typography before NFKC, which would turn U+2011 into U+2010, and after, for what it takes apart.
+    folded = unicodedata.normalize("NFKC", _ESCAPED.sub(r"\1", text)).translate(_TYPOGRAPHY)
+    # Case folding can undo the normal form, and the normal form the folding, so that both are done twice.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded.casefold()).casefold())
+    folded = " ".join("".join(char for char in folded if unicodedata.category(char) != "Cf").split())
+    return _unquoted(folded).strip() or folded or None
+
+
+def _list(text: str) -> list[Item] | None:
     try:
         items = _ITEMS.decode(text)
         keys = [_item(item) for item in (items if isinstance(items, list) else _written_items(text))]
     except (ValueError, RecursionError):
         keys = [_item(item) for item in _written_items(text)]
-    return None if None in keys else Counter(key for key in keys if key is not None)
+    return None if None in keys else [key for key in keys if key is not None]
 
 
 def _written_items(text: str) -> list[str]:
@@ -242,10 +266,15 @@ def _written_items(text: str) -> list[str]:
     items = [item.strip() for item in text.rstrip("\n;,").split(separator)]
     if len(items) > 1 and items[-1].lower().startswith("and "):
         items[-1] = items[-1][4:]
-    return [item[1:-1] if len(item) > 1 and item[0] == item[-1] and item[0] in "'\"" else item for item in items]
+    return [_unquoted(item) for item in items]
 
 
-def _item(item: object) -> str | Decimal | None:
+def _unquoted(text: str) -> str:
+    """The text without one pair of straight quotes around the whole."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _item(item: object) -> Item | None:
     if not isinstance(item, str):
         return json.dumps(item, sort_keys=True)
     return _text(unwrap(item))

@@ -375,7 +375,8 @@ def _task(fields: Mapping[str, Any]) -> Task:
 
 
 def _trajectory(line: Mapping[str, Any]) -> Trajectory:
-    fields = {field.name: line[field.name] for field in dataclasses.fields(Trajectory)}
+    fields = {field.name: line[field.name] for field in dataclasses.fields(Trajectory) if field.name != "changes"}
+    fields["changes"] = line.get("changes")  # files written before tasks were about state have none
     fields["segments"] = tuple(_segment(segment) for segment in line["segments"])
     fields["calls"] = tuple(CallRecord(**{**call, "status": CallStatus(call["status"])}) for call in line["calls"])
     fields["stop_reason"] = StopReason(line["stop_reason"])

@@ -68,7 +68,7 @@ class AssistantTurn:
     """The content of the last `\\boxed{}` outside thinking and calls; None when there is none."""
 
 
-AnswerKind = Literal["text", "number", "integer", "boolean", "date", "list"]
+AnswerKind = Literal["text", "number", "integer", "boolean", "date", "entity", "list", "set", "sequence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ class AnswerType:
     """How an answer is compared with the ground truth."""
 
     kind: AnswerKind = "text"
-    """`text` compares normalised strings; the others compare values."""
+    """`text` compares normalised strings, `entity` a name or code letter by letter; the others compare values: a `list`
+    in any order with its repeats, a `set` in any order without them, a `sequence` in order."""
     tolerance: float = 0.0
     """For `number`: the largest absolute difference that still counts as equal."""
 
@@ -90,7 +91,7 @@ class Task:
     question: str
     """The user's turn."""
     ground_truth: tuple[str, ...]
-    """The accepted answers; any one of them is right."""
+    """The accepted answers; any one of them is right. Empty when the task is about state alone."""
     env: str = ""
     """Python source that defines the tools; it runs in the sandbox only."""
     tools: tuple[ToolSpec, ...] = ()
@@ -108,7 +109,13 @@ class Task:
     kind: str = ""
     """The kind of task within its source, such as `chain` or `join`; metrics are reported by it."""
     reference: tuple[Mapping[str, Any], ...] = ()
-    """The reference program: calls `{"name", "arguments"}`; an argument `{"$ref": i}` is the result of call i."""
+    """The reference program: calls `{"name", "arguments"}`, and values `{"value": …}` that the policy works out itself;
+    within both, `{"$ref": i}` is the result of item i. The answer is the value of the last item."""
+    changes: Mapping[str, Any] | None = None
+    """The changes that the episode must leave behind, by path, and no others; None when the task is not about state.
+    A path is like `orders/O17/status`; a created row stands under its own path, a deleted one as None under its."""
+    reward: str = ""
+    """The reward that the row asks for, where the recipe leaves it to the row; empty when the row asks for none."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the row carried, kept as it was."""
 
@@ -235,6 +242,8 @@ class Step:
     """The calls that the turn made, in order."""
     stop: StopReason | None = None
     """Why the episode is over; None when it goes on."""
+    changes: Mapping[str, Any] | None = None
+    """What the episode changed, by path, at its end; None when the task does not ask or the state is lost."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +266,8 @@ class Trajectory:
     """Wall time of the episode."""
     seed: int | None = None
     """The seed that it was sampled with."""
+    changes: Mapping[str, Any] | None = None
+    """What it changed, by path; None when the task does not ask, a limit ended it, or the state was lost."""
 
     @cached_property
     def token_ids(self) -> list[int]:

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from recall import answers
 from recall.errors import ConfigError
+from recall.rewards import REWARDS
 from recall.types import AnswerKind, AnswerType, Task, ToolSpec
 
 SUFFIXES = (".parquet", ".jsonl")
@@ -24,7 +25,7 @@ SUFFIXES = (".parquet", ".jsonl")
 
 _COLUMNS = frozenset({"data_source", "question", "ability", "reward_model", "extra_info"})
 _FIELDS = frozenset(
-    {"id", "env", "func_schemas", "answer_type", "tolerance", "split", "depth", "kind", "reference", "extra"}
+    {"id", "env", "func_schemas", "answer_type", "tolerance", "split", "depth", "kind", "reference", "changes", "extra"}
 )
 _BATCH_ROWS = 256
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -101,10 +102,13 @@ def task_from_row(row: object, where: str) -> Task:
     reward_model = _object(row.get("reward_model"), where, "reward_model")
     answer_type = _answer_type(info, where)
     env = _text(info.get("env"), where, "extra_info.env")
+    changes = _changes(info.get("changes"), where)
     return Task(
         id=_id(info, where),
         question=_text(row.get("question"), where, "question"),
-        ground_truth=_ground_truth(reward_model.get("ground_truth"), answer_type.kind, where),
+        ground_truth=_ground_truth(
+            reward_model.get("ground_truth"), answer_type.kind, where, optional=changes is not None
+        ),
         env=env,
         tools=_tools(info.get("func_schemas"), env, where),
         answer_type=answer_type,
@@ -114,6 +118,8 @@ def task_from_row(row: object, where: str) -> Task:
         depth=_depth(info.get("depth"), where),
         kind=_text(info.get("kind"), where, "extra_info.kind", default=""),
         reference=_reference(info.get("reference"), where),
+        changes=changes,
+        reward=_reward(reward_model.get("reward"), where),
         extra=_extra(row, info, where),
     )
 
@@ -136,7 +142,7 @@ def row_from_task(task: Task) -> dict[str, Any]:
         "data_source": task.data_source,
         "question": task.question,
         "ability": task.ability,
-        "reward_model": {"style": "rule", "ground_truth": list(task.ground_truth)},
+        "reward_model": {"style": "rule", "ground_truth": list(task.ground_truth), "reward": task.reward or None},
         "extra_info": {
             "id": task.id,
             "env": task.env,
@@ -147,6 +153,7 @@ def row_from_task(task: Task) -> dict[str, Any]:
             "depth": task.depth,
             "kind": task.kind,
             "reference": _dump([dict(call) for call in task.reference], where, "reference"),
+            "changes": None if task.changes is None else _dump(dict(task.changes), where, "changes"),
             "extra": _dump(dict(task.extra), where, "extra"),
         },
     }
@@ -210,13 +217,15 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     pyarrow, parquet = _pyarrow()
     text, number = pyarrow.string(), pyarrow.float64()
     info = dict.fromkeys(("id", "env", "func_schemas", "answer_type"), text) | {"tolerance": number, "split": text}
-    info |= {"depth": pyarrow.int64(), "kind": text, "reference": text, "extra": text}
+    info |= {"depth": pyarrow.int64(), "kind": text, "reference": text, "changes": text, "extra": text}
     schema = pyarrow.schema(
         {
             "data_source": text,
             "question": text,
             "ability": text,
-            "reward_model": pyarrow.struct({"style": text, "ground_truth": pyarrow.list_(text)}.items()),
+            "reward_model": pyarrow.struct(
+                {"style": text, "ground_truth": pyarrow.list_(text), "reward": text}.items()
+            ),
             "extra_info": pyarrow.struct(info.items()),
         }
     )
@@ -298,10 +307,12 @@ def _answer_type(info: Mapping[str, Any], where: str) -> AnswerType:
     return AnswerType(kind=kind, tolerance=float(tolerance))
 
 
-def _ground_truth(value: Any, kind: AnswerKind, where: str) -> tuple[str, ...]:
+def _ground_truth(value: Any, kind: AnswerKind, where: str, *, optional: bool) -> tuple[str, ...]:
     field = "reward_model.ground_truth"
     value = _plain(value)
     accepted = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    if not accepted and optional:
+        return ()
     if not accepted:
         raise _bad(where, field, "missing; accepted: text, or a list of texts")
     texts = []
@@ -398,11 +409,33 @@ def _reference(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
         return ()
     if not isinstance(calls, list):
         raise _bad(where, field, f"must be a list of calls, or one as JSON text, not {type(calls).__name__}")
-    for i, call in enumerate(calls):
-        sound = isinstance(call, Mapping) and isinstance(call.get("name"), str)
-        if not sound or not isinstance(call.get("arguments"), Mapping):
-            raise _bad(where, f"{field}[{i}]", 'must be a call {"name": text, "arguments": object}')
+    for i, item in enumerate(calls):
+        if isinstance(item, Mapping) and "value" in item and not {"name", "arguments"} & item.keys():
+            continue
+        sound = isinstance(item, Mapping) and isinstance(item.get("name"), str)
+        if not sound or not isinstance(item.get("arguments"), Mapping):
+            problem = 'must be a call {"name": text, "arguments": object}, or a value {"value": …}'
+            raise _bad(where, f"{field}[{i}]", problem)
     return tuple(calls)
+
+
+def _changes(value: Any, where: str) -> Mapping[str, Any] | None:
+    field = "extra_info.changes"
+    if value is None:
+        return None
+    changes = _object(value, where, field)
+    for path in changes:
+        if not isinstance(path, str) or not all(path.split("/")):
+            raise _bad(where, field, f"{path!r} is no path; accepted: names between slashes, such as orders/O17/status")
+    return dict(changes)
+
+
+def _reward(value: Any, where: str) -> str:
+    name = _text(value, where, "reward_model.reward", default="")
+    accepted = [reward for reward in REWARDS if reward != "row"]
+    if name and name not in accepted:
+        raise _bad(where, "reward_model.reward", f"unknown {name!r}; accepted: {', '.join(accepted)}, or none")
+    return name
 
 
 def _extra(row: Mapping[str, Any], info: Mapping[str, Any], where: str) -> dict[str, Any]:
