@@ -22,8 +22,8 @@ from recall.sandbox.base import Sandbox
 from recall.sandbox.egress.broker import Broker
 from recall.sandbox.egress.rules import Rule
 from recall.sandbox.local import LocalSandbox
-from recall.tool_calls import format_call, format_calls
-from recall.tools.search import SEARCH, NativeSearch, search_source, search_tool
+from recall.tool_calls import SEARCH, format_call, format_calls
+from recall.tools.search import NativeSearch, search_source, search_tool
 from recall.types import CallStatus, Sampling, StopReason, Task, ToolCall, ToolSpec, Trajectory
 
 RENDERER = ChatMLRenderer(chatml_tokenizer())

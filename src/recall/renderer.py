@@ -1,4 +1,4 @@
-"""Messages to token ids and back, for one dialect of one family of chat models.
+"""Messages to token ids and back, for one dialect of one family of chat models: `recall` and `research` in ChatML.
 
 A renderer only ever appends: the ids of a prompt and of a reply are made once, from text that never changes again, and
 what the policy sampled is never encoded. Two kinds of text go in. Trusted text is ours (the template, the tags) and may
@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from recall.errors import ConfigError
-from recall.tool_calls import format_results, parse_turn
+from recall.tool_calls import (
+    SEARCH,
+    SEARCH_END,
+    format_results,
+    format_search_results,
+    parse_search_turn,
+    parse_turn,
+)
 from recall.types import AssistantTurn, Message, ToolSpec
 
 if TYPE_CHECKING:
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = "{func_schemas}"
 """Where a template wants the tool schemas."""
+QUESTION = "{question}"
+"""Where a template of the dialect `research` that is a whole prompt wants the question."""
 
 _START = "<|im_start|>"
 _END = "<|im_end|>"
@@ -39,6 +48,10 @@ class Renderer(Protocol):
     @property
     def stop_token_ids(self) -> frozenset[int]:
         """The tokens that end a sampled turn; a policy stops after any of them."""
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """Texts that end a sampled turn as well, with the token that completes one; `policy/stopping.py` sees to it."""
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
         """[n] what the policy reads before its first turn, generation prompt included."""
@@ -124,6 +137,8 @@ class ChatMLRenderer:
     and the answer is in `\boxed{}`.
     """
 
+    stop_texts: tuple[str, ...] = ()
+
     def __init__(
         self, tokenizer: "PreTrainedTokenizerFast", *, dialect: str = "recall", template: str | None = None
     ) -> None:
@@ -140,11 +155,7 @@ class ChatMLRenderer:
         if dialect != "recall":
             raise ConfigError(f"renderer: ChatMLRenderer writes the dialect 'recall', not {dialect!r}")
         vocabulary = tokenizer.get_vocab()
-        missing = [token for token in (_START, _END) if token not in vocabulary]
-        if missing:
-            raise ConfigError(
-                f"tokenizer: no {' and no '.join(missing)} in the vocabulary; a ChatML tokenizer is needed"
-            )
+        _require_chatml(vocabulary)
         self._tokens = TextEncoder(tokenizer)
         template = default_template() if template is None else template
         if PLACEHOLDER not in template:
@@ -237,6 +248,110 @@ class ChatMLRenderer:
         return ids + self._tokens.trusted(f"{glue}{_START}assistant\n")
 
 
+class ResearchRenderer:
+    r"""Renders the `research` dialect, which ReSearch-style checkpoints were trained in.
+
+    The policy writes a query between `<search>` tags, its passages follow between `<result>` tags within the same
+    message, and the answer is in `\boxed{}`. There is one tool, `wikipedia_search`. The tags are plain text to most
+    tokenizers, so those that a result spells are written in a way that is none.
+    """
+
+    stop_texts = (SEARCH_END,)
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", *, template: str | None = None) -> None:
+        """Prepare the fixed text.
+
+        Args:
+            tokenizer: a fast tokenizer, with ChatML's tokens unless the template is a whole prompt.
+            template: the system message, or, with `{question}` in it, the whole prompt of a base model, which is then
+                given without ChatML; None takes ReCall's own system message.
+
+        Raises:
+            ConfigError: the tokenizer or the template will not do.
+        """
+        template = _own_text("research_prompt.txt") if template is None else template
+        if template.count(QUESTION) > 1:
+            raise ConfigError(f"template: {QUESTION} stands in it more than once")
+        vocabulary = tokenizer.get_vocab()
+        self._tokens = TextEncoder(tokenizer)
+        self._head = ""
+        self._before, whole, self._after = template.partition(QUESTION)
+        if not whole:
+            _require_chatml(vocabulary)
+            self._head = f"{_START}system\n"
+            self._before += f"{_END}\n{_START}user\n"
+            self._after = f"{_END}\n{_START}assistant\n"
+        ends = {tokenizer.eos_token_id, vocabulary.get(_END)} - {None}
+        if not ends:
+            raise ConfigError(f"tokenizer: no end-of-text token and no {_END}, so no turn would end")
+        self.stop_token_ids = frozenset(int(end) for end in ends)
+        self._end_id = vocabulary[_END] if not whole else int(tokenizer.eos_token_id or vocabulary[_END])
+        # Where the tags are tokens of their own they must be written as trusted text; where they are not, a reply is
+        # encoded as a whole, as the published training did, so that `.` and a line break may share a token.
+        self._tags_are_tokens = not self._tokens.control_ids.isdisjoint(
+            self._tokens.encode(format_search_results([""]))
+        )
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
+        """[n] ids of the instruction and the question.
+
+        Raises:
+            ConfigError: the task has other tools than the search, or more than a question; the dialect has no words
+                for it.
+        """
+        if others := [tool.name for tool in tools if tool.name != SEARCH]:
+            raise ConfigError(f"dialect 'research': has one tool, {SEARCH}; this task has {', '.join(others)}")
+        system = "".join(f"{message.content}\n\n" for message in messages if message.role == "system")
+        questions = [message.content for message in messages if message.role == "user"]
+        if len(questions) != 1 or (system and not self._head):
+            raise ConfigError("dialect 'research': takes one question, and a system message only in ChatML")
+        glue = [self._head, self._before] if system else [self._head + self._before, ""]
+        return [
+            *self._tokens.trusted(glue[0]),
+            *self._tokens.untrusted(system),
+            *self._tokens.trusted(glue[1]),
+            *self._tokens.untrusted(questions[0]),
+            *self._tokens.trusted(self._after),
+        ]
+
+    def reply(self, messages: Sequence[Message]) -> list[int]:
+        """[n] ids of the results, which follow a search within the same message."""
+        if any(message.role != "tool" for message in messages):
+            raise ValueError("only results of tools can be rendered here: an episode of this dialect has one question")
+        if not self._tags_are_tokens:
+            return self._tokens.untrusted(format_search_results([message.content for message in messages]))
+        ids: list[int] = []
+        for message in messages:
+            # The formatter owns the tags; its output around a marker shows them.
+            opening, closing = format_search_results(["\0"]).split("\0")
+            content = format_search_results([message.content]).removeprefix(opening).removesuffix(closing)
+            ids += self._tokens.trusted(opening) + self._tokens.untrusted(content) + self._tokens.trusted(closing)
+        return ids
+
+    def parse(self, token_ids: Sequence[int]) -> AssistantTurn:
+        """What a sampled turn says; the stop token at its end is no part of the text."""
+        if token_ids and token_ids[-1] in self.stop_token_ids:
+            token_ids = token_ids[:-1]
+        return parse_search_turn(self.decode(token_ids))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of any ids, control tokens shown."""
+        return self._tokens.decode(token_ids)
+
+    def turn(self, text: str) -> list[int]:
+        """[n] ids of a turn that says `text`, as a policy would sample it: a search ends with its tag, all else with
+        the stop token. For scripts and demonstrations whose text is ours.
+        """
+        ids = self._tokens.encode(text)
+        return ids if text.endswith(SEARCH_END) else [*ids, self._end_id]
+
+
+def _require_chatml(vocabulary: Mapping[str, int]) -> None:
+    missing = [token for token in (_START, _END) if token not in vocabulary]
+    if missing:
+        raise ConfigError(f"tokenizer: no {' and no '.join(missing)} in the vocabulary; a ChatML tokenizer is needed")
+
+
 def schema_line(tool: ToolSpec) -> str:
     """One tool's schema as the line of JSON that the model reads."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
@@ -248,8 +363,9 @@ def build(tokenizer: "PreTrainedTokenizerFast", dialect: str = "recall", templat
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
-        dialect: `recall`; further ones are entries of `_DIALECTS`.
-        template_path: a file that replaces ReCall's own system message; it holds `{func_schemas}`.
+        dialect: `recall` or `research`; further ones are entries of `_DIALECTS`.
+        template_path: a file that replaces ReCall's own system message. For `recall` it holds `{func_schemas}`; for
+            `research` it may hold `{question}`, and is then the whole prompt.
 
     Raises:
         ConfigError: the dialect is unknown, or the tokenizer or the template will not do.
@@ -258,27 +374,38 @@ def build(tokenizer: "PreTrainedTokenizerFast", dialect: str = "recall", templat
     if make is None:
         soon = " is coming and not there yet" if dialect in _COMING else " is unknown"
         raise ConfigError(f"renderer.dialect: {dialect!r}{soon}; accepted: {', '.join(map(repr, sorted(_DIALECTS)))}")
-    return make(tokenizer, None if template_path is None else _read_template(template_path))
+    return make(tokenizer, template_path)
 
 
-def _recall(tokenizer: "PreTrainedTokenizerFast", template: str | None) -> Renderer:
+def _recall(tokenizer: "PreTrainedTokenizerFast", template_path: Path | None) -> Renderer:
+    template = None if template_path is None else _read_template(template_path)
+    if template is not None and PLACEHOLDER not in template:
+        raise ConfigError(f"template {template_path}: no {PLACEHOLDER} in it, so the model would not see its tools")
     return ChatMLRenderer(tokenizer, template=template)
 
 
-_DIALECTS: Mapping[str, Callable[["PreTrainedTokenizerFast", str | None], Renderer]] = {"recall": _recall}
-_COMING = ("native", "research")
+def _research(tokenizer: "PreTrainedTokenizerFast", template_path: Path | None) -> Renderer:
+    return ResearchRenderer(tokenizer, template=None if template_path is None else _read_template(template_path))
+
+
+_DIALECTS: Mapping[str, Callable[["PreTrainedTokenizerFast", Path | None], Renderer]] = {
+    "recall": _recall,
+    "research": _research,
+}
+_COMING = ("native",)
 
 
 def default_template() -> str:
     """ReCall's own system message, with `{func_schemas}` in it."""
-    return resources.files("recall").joinpath("prompt.txt").read_text(encoding="utf-8").removesuffix("\n")
+    return _own_text("prompt.txt")
+
+
+def _own_text(name: str) -> str:
+    return resources.files("recall").joinpath(name).read_text(encoding="utf-8").removesuffix("\n")
 
 
 def _read_template(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"template {path}: cannot be read: {error}") from error
-    if PLACEHOLDER not in text:
-        raise ConfigError(f"template {path}: no {PLACEHOLDER} in it, so the model would not see its tools")
-    return text.removesuffix("\n")

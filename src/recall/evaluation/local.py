@@ -11,6 +11,7 @@ from recall.config import Settings
 from recall.environment import Limits, ToolEnvironments
 from recall.errors import ConfigError
 from recall.evaluation.play import Player
+from recall.policy.stopping import StopAtText
 from recall.renderer import Renderer, build
 from recall.rewards import get
 from recall.sandbox.base import SessionOptions
@@ -147,7 +148,9 @@ class LocalPlayer:
         self.sandbox = settings.open()
         self.options = SessionOptions(settings.profile, transactional=settings.transactional)
         environments = ToolEnvironments(self.sandbox, limits, self.options)
-        self.player = Player(self.policy, loaded.renderer, environments, get(reward), limits)
+        texts = loaded.renderer.stop_texts
+        policy = StopAtText(self.policy, loaded.renderer.decode, texts) if texts else self.policy
+        self.player = Player(policy, loaded.renderer, environments, get(reward), limits)
 
     async def __aenter__(self) -> Player:
         return self.player

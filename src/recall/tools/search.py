@@ -13,10 +13,9 @@ from typing import Any
 from recall.errors import RetrieverBusy
 from recall.retriever.base import Retriever
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Sandbox, Session, SessionOptions
+from recall.tool_calls import SEARCH
 from recall.types import CallStatus, ToolSpec
 
-SEARCH = "wikipedia_search"
-"""The name of the tool."""
 SEARCH_URL = "<search-url-placeholder>"
 """What stands in a row for the address of the retriever service, such as `http://127.0.0.1:8080`."""
 
