@@ -77,7 +77,7 @@ def convert(value: int | float, source: Kind, target: Kind) -> Fraction:
 
 def enumeration(name: str, values: Sequence[str]) -> Kind:
     """The kind of a label: one of a few words, each as likely as the others."""
-    return Kind(name, "string", AnswerType("text"), partial(_choice, tuple(values)), bits=math.log2(len(values)))
+    return Kind(name, "string", AnswerType("entity"), partial(_choice, tuple(values)), bits=math.log2(len(values)))
 
 
 def _choice(values: tuple[str, ...], rng: random.Random) -> str:
@@ -156,17 +156,17 @@ def _dates(name: str, first: date, last: date) -> Kind:
 
 
 def _clock(name: str, sample: Callable[[random.Random], str], count: int) -> Kind:
-    return Kind(name, "string", AnswerType("text"), sample, bits=math.log2(count), answerable=True, ordered=True)
+    return Kind(name, "string", AnswerType("entity"), sample, bits=math.log2(count), answerable=True, ordered=True)
 
 
 def _code(name: str, pattern: str) -> Kind:
     sample = partial(names.patterned, pattern)
-    return Kind(name, "string", AnswerType("text"), sample, bits=names.pattern_bits(pattern), answerable=True)
+    return Kind(name, "string", AnswerType("entity"), sample, bits=names.pattern_bits(pattern), answerable=True)
 
 
 def _name(name: str, style: names.Named) -> Kind:
     sample = partial(names.draw, style)
-    return Kind(name, "string", AnswerType("text"), sample, bits=names.bits(style), answerable=True)
+    return Kind(name, "string", AnswerType("entity"), sample, bits=names.bits(style), answerable=True)
 
 
 _MONEY = (

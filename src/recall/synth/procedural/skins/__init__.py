@@ -26,10 +26,29 @@ __all__ = [
     "read",
 ]
 
-NAMES: tuple[str, ...] = ("library", "clinic")
+NAMES: tuple[str, ...] = (
+    "library",
+    "clinic",
+    "freight",
+    "payroll",
+    "orbital_depot",
+    "guild",
+    "vineyard",
+    "museum",
+    "observatory",
+    "fishery",
+    "railway",
+    "theatre",
+    "apiary",
+    "mine",
+    "courier",
+    "botanical_garden",
+    "film_archive",
+    "school",
+)
 """Every skin of the house; adding a file adds its name here, and no name ever moves, as tasks are drawn by position."""
 
-HELD_OUT: tuple[str, ...] = ()
+HELD_OUT: tuple[str, ...] = ("apiary", "courier")
 """The skins of the split `new_skins`."""
 
 
