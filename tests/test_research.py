@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from fakes import SPECIAL, chatml_tokenizer, tool
 from recall.environment import Limits, ToolEnvironments
 from recall.errors import ConfigError
+from recall.policy.base import Policy
 from recall.policy.scripted import ScriptedPolicy
 from recall.policy.stopping import StopAtText
 from recall.renderer import ChatMLRenderer, ResearchRenderer, TextEncoder, build
@@ -285,7 +286,8 @@ async def test_the_torch_engine_goes_on_from_a_piece_as_if_it_had_never_paused(t
     greedy = Sampling(temperature=0.0, max_tokens=40)
     try:
         found = []
-        for number, policy in enumerate((engine, StopAtText(engine, renderer.decode, ("</search>",), piece_tokens=7))):
+        policies: list[Policy] = [engine, StopAtText(engine, renderer.decode, ("</search>",), piece_tokens=7)]
+        for number, policy in enumerate(policies):
             policy.begin(f"e{number}")
             found.append(await policy.sample(prompt, greedy, episode_id=f"e{number}"))
             policy.end(f"e{number}")
