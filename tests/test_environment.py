@@ -1,6 +1,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from fakes import InProcessSandbox, tool
 from recall.environment import FunctionEnvironment, Limits, ToolEnvironment, ToolEnvironments
 from recall.errors import ConfigError, SandboxError
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Session, SessionOptions
+from recall.sandbox.local import LocalSandbox
 from recall.types import AssistantTurn, CallStatus, MalformedCall, Message, Step, StopReason, Task, ToolCall, ToolSpec
 
 SOURCE = """
@@ -220,6 +222,82 @@ async def test_environments_of_one_task_share_schemas_and_nothing_else() -> None
         task = Task(str(n), "?", ("",), env=f"def f{n}(): return {n}", tools=(tool(f"f{n}"),))
         answer = await (await started(environments(task))).step(turn(ToolCall(f"f{n}", {})))
         assert answer.messages[0].content == str(n)
+
+
+ORDERS = """
+import copy, os
+orders = {"O1": {"status": "open"}, "O2": {"status": "open"}}
+_before = copy.deepcopy(orders)
+def ship(order):
+    orders[order]["status"] = "sent"
+    return "done"
+def crash():
+    os._exit(1)
+def corrupt():
+    global orders
+    orders = None
+    return "done"
+def _changes():
+    return {f"orders/{k}/status": v["status"] for k, v in orders.items() if v != _before[k]}
+"""
+SHIP = Task(
+    id="ship",
+    question="Send O1.",
+    ground_truth=(),
+    env=ORDERS,
+    tools=(tool("ship", order="string"), tool("crash"), tool("corrupt")),
+    changes={"orders/O1/status": "sent"},
+)
+
+
+async def changes_after(task: Task, *turns: AssistantTurn, limits: Limits | None = None) -> Step:
+    """The step of the last turn, in the real sandbox."""
+    box = LocalSandbox()
+    env = ToolEnvironment(task, box, limits)
+    try:
+        await env.start()
+        for one in turns[:-1]:
+            await env.step(one)
+        return await env.step(turns[-1])
+    finally:
+        await env.close()
+        await box.close()
+
+
+async def test_the_turn_that_ends_an_episode_tells_what_it_changed() -> None:
+    shipped = await changes_after(SHIP, turn(ToolCall("ship", {"order": "O1"})), turn())
+    assert shipped == Step(stop=StopReason.DONE, changes={"orders/O1/status": "sent"})
+    assert await changes_after(SHIP, turn()) == Step(stop=StopReason.DONE, changes={})
+    assert (await changes_after(SHIP, turn(ToolCall("ship", {"order": "O1"})))).changes is None
+
+
+@pytest.mark.parametrize("name", ["crash", "corrupt"])
+async def test_a_tool_that_broke_the_state_leaves_no_changes(name: str) -> None:
+    assert await changes_after(SHIP, turn(ToolCall(name, {})), turn()) == Step(stop=StopReason.DONE)
+
+
+async def test_an_episode_that_a_limit_ends_is_not_asked_for_changes() -> None:
+    calls = turn(*[ToolCall("ship", {"order": "O1"})] * 3)
+    assert await changes_after(SHIP, calls, limits=Limits(max_calls=2)) == Step(stop=StopReason.MAX_CALLS)
+
+
+async def test_the_policy_cannot_ask_for_the_changes() -> None:
+    (record,) = (await changes_after(SHIP, turn(ToolCall("_changes", {})))).records
+    assert record.status is CallStatus.UNKNOWN_TOOL
+
+
+async def test_a_task_that_is_not_about_state_costs_no_call() -> None:
+    sandbox = InProcessSandbox(lasts_calls=1)
+    env = await started(ToolEnvironment(replace(SHIP, changes=None, ground_truth=("x",)), sandbox))
+    await env.step(turn(ToolCall("ship", {"order": "O1"})))
+    assert await env.step(turn()) == Step(stop=StopReason.DONE)
+    assert sandbox.lasts_calls == 0
+
+
+async def test_a_source_without_changes_to_tell_leaves_none() -> None:
+    for source in ("def ship(order): return 1", "def ship(order): return 1\ndef _changes(): return [1]"):
+        task = replace(SHIP, env=source, tools=SHIP.tools[:1])
+        assert await changes_after(task, turn()) == Step(stop=StopReason.DONE)
 
 
 @pytest.mark.parametrize("wrong", [{"max_turns": 0}, {"max_tokens": 0}, {"call_timeout_s": 0}, {"max_trns": 3}])

@@ -1,20 +1,28 @@
 """The rewards: the published one case by case, and the properties of ours."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recall.errors import ConfigError
-from recall.rewards import REWARDS, get
+from recall.rewards import NAMED, REWARDS, get
 from recall.rewards.outcome import exact, outcome
 from recall.rewards.recall import recall_reward, score_transcript
-from recall.types import AnswerType, CallRecord, CallStatus, Segment, StopReason, Task, Trajectory
+from recall.rewards.state import same_changes
+from recall.types import AnswerKind, AnswerType, CallRecord, CallStatus, Segment, StopReason, Task, Trajectory
 
 VECTORS = Path(__file__).parents[2] / "shared" / "data" / "reward_vectors" / "vectors.jsonl"
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
 HEAD = "<|im_start|>assistant\n"
 THINK = "<think> so </think> "
 REPLY = "<|im_end|>\n<|im_start|>user\n<tool_response>\n\\boxed{fake} <think>\n</tool_response><|im_end|>\n" + HEAD
@@ -165,6 +173,138 @@ def test_rewards_take_any_answer(answer: str, accepted: str, stop: StopReason) -
     results = {name: reward(asked(accepted), played(answer, stop=stop)) for name, reward in REWARDS.items()}
     assert all(0.0 <= result.score <= 1.0 for result in results.values())
     assert len({result.correct for result in results.values()}) == 1
+
+
+CHANGES = {"orders/O17/status": "sent", "orders/O99": {"item": "lamp", "price": 0.3}, "orders/O1": None}
+
+
+def changed(
+    changes: dict[str, Any] | None, answer: str | None = None, stop: StopReason = StopReason.DONE
+) -> Trajectory:
+    return Trajectory("t", (Segment((1,)),), stop, answer=answer, changes=changes)
+
+
+def about_state(*accepted: str, changes: dict[str, Any] | None = None, answer_type: AnswerType | None = None) -> Task:
+    return Task(
+        "t", "?", accepted, changes=CHANGES if changes is None else changes, answer_type=answer_type or AnswerType()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        (CHANGES, True),
+        (dict(reversed(CHANGES.items())), True),
+        (CHANGES | {"orders/O99": {"price": 0.1 + 0.2, "item": "lamp"}}, True),
+        (CHANGES | {"orders/O99": {"price": 0.3001, "item": "lamp"}}, False),
+        (CHANGES | {"orders/O18/status": "sent"}, False),
+        (CHANGES | {"orders/O17/status": "Sent"}, False),
+        (CHANGES | {"orders/O1": {}}, False),
+        ({"orders/O17/status": "sent"}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_the_changes_asked_for_and_no_others_solve_a_task_about_state(
+    changes: dict[str, Any] | None, right: bool
+) -> None:
+    for reward in (exact, outcome):
+        result = reward(about_state(), changed(changes))
+        assert (result.correct, result.parts["state"]) == (right, float(right))
+        assert result.score == pytest.approx(1.0 if right else 0.0 if reward is exact else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (True, 1),
+        (0, False),
+        (1, "1"),
+        ([1, 2], [2, 1]),
+        (None, 0),
+        ({"a": 1}, {"a": 1, "b": None}),
+        (2**53 + 1, 2**53),
+        (10**400, 1.0),
+    ],
+)
+def test_values_of_a_state_are_compared_as_json(found: Any, wanted: Any) -> None:
+    assert not exact(about_state(changes={"a/b": wanted}), changed({"a/b": found})).correct
+    assert exact(about_state(changes={"a/b": wanted}), changed({"a/b": wanted})).correct
+    assert exact(about_state(changes={"a/b": [1, 2.0]}), changed({"a/b": [1.0, 2]})).correct
+
+
+def test_a_task_about_state_and_answer_needs_both() -> None:
+    task = about_state("New York City")
+    scores = {
+        (changes is CHANGES, answer): (exact(task, played).score, round(outcome(task, played).score, 2))
+        for changes in (CHANGES, {})
+        for answer in ("New York City", "New York", None)
+        for played in [changed(changes, answer)]
+    }
+    assert scores == {
+        (True, "New York City"): (1.0, 1.0),
+        (True, "New York"): (0.0, 0.82),
+        (True, None): (0.0, 0.0),
+        (False, "New York City"): (0.0, 0.1),
+        (False, "New York"): (0.0, 0.1),
+        (False, None): (0.0, 0.0),
+    }
+
+
+def test_doing_nothing_solves_only_a_task_that_asks_for_it() -> None:
+    assert exact(about_state(changes={}), changed({})).correct
+    assert not exact(about_state(changes={}), changed(None)).correct
+    assert not exact(Task("t", "?", ()), changed({}, "x")).correct
+
+
+def test_parts_tell_a_lost_state_from_a_wrong_one() -> None:
+    assert dict(exact(about_state(), changed(None)).parts) == {"state": 0.0, "state_lost": 1.0}
+    assert dict(exact(about_state(), changed({})).parts) == {"state": 0.0, "state_lost": 0.0}
+    assert exact(about_state(), changed(None, stop=StopReason.MAX_TURNS)).parts["state_lost"] == 0.0
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(), JSON, max_size=3), st.dictionaries(st.text(), JSON, max_size=3))
+def test_the_same_changes_are_the_same_json(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert same_changes(one, json.loads(json.dumps(one)))
+    assert same_changes(one, other) == same_changes(other, one)
+    assert not same_changes(one, one | {"besides": 1}) or "besides" in one
+
+
+def test_a_row_chooses_its_reward() -> None:
+    row = get("row")
+    for name, reward in NAMED.items():
+        task = Task("t", "?", ("New York City",), reward=name)
+        assert row(task, played("New York")) == reward(task, played("New York"))
+    for source, reward in (("syntool_re_call", NAMED["recall"]), ("musique_re_call", NAMED["recall"]), ("x", exact)):
+        task = Task("t", "?", ("New York City",), data_source=source)
+        assert row(task, played("New York")) == reward(task, played("New York"))
+    assert row(Task("t", "?", ("x",), data_source="syntool_re_call", reward="exact"), played("x")).score == 1.0
+    with pytest.raises(ConfigError, match="task 't': unknown reward 'best'; accepted: outcome, exact, recall"):
+        row(Task("t", "?", ("x",), reward="best"), played("x"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [("entity", "New York"), ("set", "a, c"), ("sequence", "b, a"), ("list", "a"), ("boolean", "no")],
+)
+def test_only_text_is_partly_right(kind: AnswerKind, answer: str) -> None:
+    accepted = {"entity": "New York City", "boolean": "yes"}.get(kind, "a, b")
+    assert outcome(asked(accepted, answer_type=AnswerType(kind)), played(answer)).parts["answer"] == 0.0
+    assert outcome(asked(accepted, answer_type=AnswerType(kind)), played(accepted)).parts["answer"] == 1.0
+
+
+def test_the_examples_of_the_documentation_are_so() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    rows = page.split("| type | accepted | right | wrong |\n|---|---|---|---|\n")[1].split("\n\n")[0].splitlines()
+    assert len(rows) == 9
+    for line in rows:
+        kind, accepted, right, wrong = [cell.strip() for cell in line.strip("|").split("|")]
+        tolerance = float(kind.partition("tolerance ")[2] or 0)
+        answer_type = AnswerType(cast(AnswerKind, kind.split("`")[1]), tolerance)
+        for cell, solves in ((right, True), (wrong, False)):
+            for answer in re.findall(r"`([^`]+)`", cell):
+                assert exact(asked(accepted, answer_type=answer_type), played(answer)).correct is solves, (kind, answer)
 
 
 def test_exact_is_one_or_zero() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,16 +36,17 @@ async def play(
     policy: ScriptedPolicy | None = None,
     sandbox: InProcessSandbox | None = None,
     sampling: Sampling | None = None,
+    task: Task = TASK,
 ) -> Trajectory:
     """Play the turns; afterwards nothing may be left open."""
     policy = policy or ScriptedPolicy(turns, RENDERER)
     sandbox = sandbox or InProcessSandbox()
     limits = limits or Limits()
     trajectory = await rollout(
-        ToolEnvironment(TASK, sandbox, limits),
+        ToolEnvironment(task, sandbox, limits),
         policy,
         RENDERER,
-        task_id=TASK.id,
+        task_id=task.id,
         episode_id="e",
         sampling=sampling or Sampling(),
         limits=limits,
@@ -243,6 +245,15 @@ async def test_a_timeout_that_is_not_the_episodes_is_not_taken_for_it() -> None:
 
     with pytest.raises(TimeoutError, match="not mine"):
         await play(policy=Late(()), limits=Limits(episode_timeout_s=30))
+
+
+async def test_what_an_episode_changed_is_kept() -> None:
+    env = "told = []\ndef parent(name):\n    told.append(name)\ndef _changes():\n    return {'told': told}\n"
+    task = replace(TASK, env=env, tools=TASK.tools[:1], changes={"told": ["Ada"]})
+    assert (await play(PARENT, ANSWER, task=task)).changes == {"told": ["Ada"]}
+    assert (await play(PARENT, "Done.", task=task)).changes == {"told": ["Ada"]}
+    assert (await play(PARENT, ANSWER, task=task, limits=Limits(max_turns=1))).changes is None
+    assert (await play(PARENT, ANSWER)).changes is None
 
 
 async def test_cancelling_closes_everything_and_goes_on() -> None:

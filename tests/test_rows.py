@@ -18,6 +18,7 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 ENV = 'import re\n\ndef f(x):\n    return re.findall("\\d", x)\n\nasync def g():\n    return 0\n'
+STATEFUL = ENV + "\ndef _changes():\n    return {}\n"
 BARE = {"name": "f", "description": "Find.", "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}}
 WRAPPED = {"type": "function", "function": BARE}
 SPEC = ToolSpec("f", "Find.", BARE["parameters"])  # type: ignore[arg-type]
@@ -101,12 +102,12 @@ def test_a_task_may_be_about_state_alone() -> None:
     changes = {"orders/O17/status": "sent", "orders/O99": {"item": "lamp"}, "orders/O1": None}
     reward_model = {"style": "rule", "ground_truth": [], "reward": "exact"}
     for written in (changes, json.dumps(changes)):
-        task = task_from_row(row(reward_model=reward_model, info_changes=written), "x")
+        task = task_from_row(row(reward_model=reward_model, info_changes=written, info_env=STATEFUL), "x")
         assert (task.ground_truth, task.changes, task.reward) == ((), changes, "exact")
 
 
 def test_an_episode_that_must_change_nothing_is_not_one_that_is_not_asked() -> None:
-    assert task_from_row(row(info_changes={}), "x").changes == {}
+    assert task_from_row(row(info_changes={}, info_env=STATEFUL), "x").changes == {}
     assert task_from_row(row(info_changes=None), "x").changes is None
 
 
@@ -185,6 +186,11 @@ def test_a_tool_may_be_bound_in_any_way(env: str) -> None:
         ({"info_changes": "[]"}, "extra_info.changes: must be an object"),
         ({"info_changes": {"orders//x": 1}}, "extra_info.changes: 'orders//x' is no path; accepted: names between"),
         ({"info_changes": {"": 1}}, "extra_info.changes: '' is no path"),
+        ({"info_changes": {"a": 1}}, "extra_info.env: defines no function _changes, which extra_info.changes needs"),
+        (
+            {"info_env": STATEFUL, "info_func_schemas": [{"name": "_changes"}]},
+            "extra_info.func_schemas[0].name: '_changes' tells what an episode changed and is no tool",
+        ),
         (
             {"reward_model": {"ground_truth": ["3"], "reward": "exactly"}},
             "reward_model.reward: unknown 'exactly'; accepted: outcome, exact, recall",
@@ -214,7 +220,7 @@ TASKS = st.builds(
     id=TEXT,
     question=TEXT,
     ground_truth=st.lists(TEXT, min_size=1, max_size=3).map(tuple),
-    env=st.just(ENV),
+    env=st.just(STATEFUL),
     tools=st.sampled_from([(SPEC,), (SPEC, ToolSpec("g", "", {"type": "object", "properties": {}}))]),
     answer_type=st.just(AnswerType()) | st.just(AnswerType("text", 0.25)),
     data_source=st.text(),

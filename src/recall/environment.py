@@ -9,7 +9,7 @@ import inspect
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -32,6 +32,9 @@ from recall.types import (
     ToolCall,
     ToolSpec,
 )
+
+CHANGES = "_changes"
+"""The function of a task's source that tells what the episode changed. It is no tool: a policy cannot call it."""
 
 
 class Limits(BaseModel):
@@ -115,13 +118,19 @@ class ToolEnvironment:
         Raises:
             SandboxError: no session could be had.
         """
-        if self.tools:
+        if self.tools or self.task.changes is not None:
             self._session = await self._sandbox.open(self.task.env, self._options)
         return (Message("user", self.task.question),)
 
     async def step(self, turn: AssistantTurn) -> Step:
-        """Run the calls of the turn in the session, which takes them one after another."""
-        return await self._answers.step(turn, self._call)
+        """Run the calls of the turn in the session, which takes them one after another.
+
+        When the turn ends the episode of a task about state, the step says what the episode changed.
+        """
+        step = await self._answers.step(turn, self._call)
+        if step.stop is StopReason.DONE and self.task.changes is not None:
+            return replace(step, changes=await self._changes())
+        return step
 
     async def close(self) -> None:
         """End the session."""
@@ -133,6 +142,11 @@ class ToolEnvironment:
         if self._session is None:
             raise RuntimeError("a call before start, or after close")
         return await self._session.call(call.name, call.arguments, timeout_s=self._timeout_s)
+
+    async def _changes(self) -> Mapping[str, Any] | None:
+        """What the session says was changed; None where a tool ended its process or broke its state."""
+        found = await self._call(ToolCall(CHANGES, {}))
+        return found.result if isinstance(found.result, Mapping) else None
 
 
 class ToolEnvironments:

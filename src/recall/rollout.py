@@ -5,8 +5,10 @@ what the episode is worth the reward's.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 from recall.environment import Environment, Limits
 from recall.errors import ConfigError, RolloutError
@@ -64,6 +66,7 @@ async def rollout(
         fault=fault,
         duration_s=perf_counter() - started,
         seed=sampling.seed,
+        changes=episode.changes,
     )
 
 
@@ -81,6 +84,7 @@ class _Episode:
     segments: list[Segment] = field(default_factory=list)
     calls: list[CallRecord] = field(default_factory=list)
     answer: str | None = None
+    changes: Mapping[str, Any] | None = None
 
     async def play_in_time(self) -> StopReason:
         try:
@@ -115,6 +119,7 @@ class _Episode:
             if step.stop is not None:
                 if step.stop is StopReason.DONE and not turn.calls:
                     self.answer = turn.answer
+                self.changes = step.changes
                 return step.stop
             # A reply that no turn can follow would be read by nobody, so it is not part of the trajectory.
             if turn_number + 1 == limits.max_turns:

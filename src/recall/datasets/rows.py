@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from recall import answers
+from recall.environment import CHANGES
 from recall.errors import ConfigError
-from recall.rewards import REWARDS
+from recall.rewards import NAMED
 from recall.types import AnswerKind, AnswerType, Task, ToolSpec
 
 SUFFIXES = (".parquet", ".jsonl")
@@ -103,6 +104,9 @@ def task_from_row(row: object, where: str) -> Task:
     answer_type = _answer_type(info, where)
     env = _text(info.get("env"), where, "extra_info.env")
     changes = _changes(info.get("changes"), where)
+    tools = _tools(info.get("func_schemas"), env, where)
+    if changes is not None and CHANGES not in _functions(env):
+        raise _bad(where, "extra_info.env", f"defines no function {CHANGES}, which extra_info.changes needs")
     return Task(
         id=_id(info, where),
         question=_text(row.get("question"), where, "question"),
@@ -110,7 +114,7 @@ def task_from_row(row: object, where: str) -> Task:
             reward_model.get("ground_truth"), answer_type.kind, where, optional=changes is not None
         ),
         env=env,
-        tools=_tools(info.get("func_schemas"), env, where),
+        tools=tools,
         answer_type=answer_type,
         data_source=_text(row.get("data_source"), where, "data_source", default=""),
         ability=_text(row.get("ability"), where, "ability", default="re_call"),
@@ -344,6 +348,8 @@ def _tools(value: Any, env: str, where: str) -> tuple[ToolSpec, ...]:
         if tool.name not in functions:
             known = ", ".join(sorted(functions)) or "none"
             raise _bad(where, f"{field}[{i}].name", f"{tool.name!r} is no function of env; it defines: {known}")
+        if tool.name == CHANGES:
+            raise _bad(where, f"{field}[{i}].name", f"{CHANGES!r} tells what an episode changed and is no tool")
         if tool.name in {earlier.name for earlier in tools[:i]}:
             raise _bad(where, f"{field}[{i}].name", f"{tool.name!r} is listed twice")
     return tuple(tools)
@@ -432,9 +438,8 @@ def _changes(value: Any, where: str) -> Mapping[str, Any] | None:
 
 def _reward(value: Any, where: str) -> str:
     name = _text(value, where, "reward_model.reward", default="")
-    accepted = [reward for reward in REWARDS if reward != "row"]
-    if name and name not in accepted:
-        raise _bad(where, "reward_model.reward", f"unknown {name!r}; accepted: {', '.join(accepted)}, or none")
+    if name and name not in NAMED:
+        raise _bad(where, "reward_model.reward", f"unknown {name!r}; accepted: {', '.join(NAMED)}, or none")
     return name
 
 

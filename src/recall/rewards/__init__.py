@@ -8,10 +8,13 @@ from recall.errors import ConfigError
 from recall.rewards.base import Reward, solved
 from recall.rewards.outcome import exact, outcome
 from recall.rewards.recall import recall_reward
+from recall.rewards.row import by_row
 
-__all__ = ["REWARDS", "Reward", "get", "solved"]
+__all__ = ["NAMED", "REWARDS", "Reward", "get", "solved"]
 
-REWARDS: Mapping[str, Reward] = MappingProxyType({"outcome": outcome, "exact": exact, "recall": recall_reward})
+NAMED: Mapping[str, Reward] = MappingProxyType({"outcome": outcome, "exact": exact, "recall": recall_reward})
+"""Every reward that a row can name."""
+REWARDS: Mapping[str, Reward] = MappingProxyType({**NAMED, "row": by_row(NAMED)})
 """Every reward that a recipe can name."""
 
 

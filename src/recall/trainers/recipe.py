@@ -132,7 +132,7 @@ class TrainRecipe(Settings):
     steps: int = Field(default=280, ge=1)
     """Updates."""
     reward: str = "exact"
-    """The reward's name: outcome, exact, recall."""
+    """The reward's name: outcome, exact, recall, or row, which leaves it to each row."""
     shuffle_rewards: bool = False
     """A control: rewards are dealt to the trajectories of a batch at random, so there is nothing to learn."""
     deterministic: bool | None = None
