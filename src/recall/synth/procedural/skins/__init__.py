@@ -45,10 +45,24 @@ NAMES: tuple[str, ...] = (
     "botanical_garden",
     "film_archive",
     "school",
+    "pharmacy",
+    "lighthouse_service",
+    "auction_house",
+    "ferry_line",
+    "ice_station",
+    "print_shop",
+    "rescue_dogs",
+    "kitchens",
+    "bridge_inspection",
+    "radio_stations",
+    "greenhouse",
+    "waterworks",
+    "glassworks",
+    "court_registry",
 )
 """Every skin of the house; adding a file adds its name here, and no name ever moves, as tasks are drawn by position."""
 
-HELD_OUT: tuple[str, ...] = ("apiary", "courier")
+HELD_OUT: tuple[str, ...] = ("apiary", "courier", "auction_house", "ice_station", "bridge_inspection")
 """The skins of the split `new_skins`."""
 
 
