@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 
 from recall.sandbox.inside.wire import HEADER
@@ -33,12 +33,19 @@ class Frames:
         """Bytes that belong to no whole frame yet."""
         return len(self._received)
 
-    def take(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+    def take(self, data: bytes) -> Iterable[tuple[int, bytes]]:
         """The number and the body of each frame that `data` completes.
 
         Raises:
             FrameError: a frame is too long; everything before it has been returned.
         """
+        if not self._received and len(data) >= HEADER.size:
+            length, number = HEADER.unpack_from(data)
+            if HEADER.size + length == len(data) and length <= self._most_bytes:
+                return ((number, data[HEADER.size :]),)  # what nearly every call brings
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         received = self._received
         received += data
         while len(received) >= HEADER.size:
@@ -101,10 +108,13 @@ class Channel:
 
     def send(self, number: int, body: bytes) -> None:
         """Send a frame, now or as soon as there is room."""
-        self._unsent += HEADER.pack(len(body), number) + body
-        self._flush()
-        if self._unsent and self._socket is not None and self._loop is not None:
-            self._loop.add_writer(self._socket.fileno(), self._writable)
+        frame = HEADER.pack(len(body), number) + body
+        if not self._unsent:
+            frame = frame[self._sent(frame) :]
+        if frame:
+            self._unsent += frame
+            if self._socket is not None and self._loop is not None:
+                self._loop.add_writer(self._socket.fileno(), self._writable)
 
     def pass_on(self, descriptor: int) -> None:
         """Send one byte that carries a descriptor.
@@ -149,19 +159,18 @@ class Channel:
         self._socket.close()
         self._socket = None
 
-    def _flush(self) -> None:
+    def _sent(self, data: bytes | bytearray) -> int:
+        """Send what there is room for now; how many bytes need not be sent any more."""
         if self._socket is None:
-            return
+            return len(data)
         try:
-            sent = self._socket.send(self._unsent)
+            return self._socket.send(data)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
-            # The process is gone; reading finds that out, and why.
-            sent = len(self._unsent)
-        del self._unsent[:sent]
+            return len(data)  # the process is gone; reading finds that out, and why
 
     def _writable(self) -> None:
-        self._flush()
+        del self._unsent[: self._sent(self._unsent)]
         if not self._unsent and self._socket is not None and self._loop is not None:
             self._loop.remove_writer(self._socket.fileno())

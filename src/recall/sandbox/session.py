@@ -95,6 +95,8 @@ class LocalSession:
         """What is due at the deadline; None while nothing is waited for."""
         self._turn = asyncio.Lock()
         self._request = 0
+        self._asked_at = 0.0
+        """When the request in flight was made, by the clock of the loop."""
         self._awaiting = True
         self._interrupted = False
         self._served = False
@@ -137,21 +139,26 @@ class LocalSession:
 
     async def request(self, request: Sequence[Any], *, timeout_s: float | None = None) -> CallResult:
         """Have the process answer a request of `recall.sandbox.inside.child`, and say what came of it."""
-        began = time.perf_counter()
-        self.attach(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self.attach(loop)
         async with self._turn:
-            result = await self._exchange(request, self._limits.call_timeout_s if timeout_s is None else timeout_s)
+            self._asked_at = began
+            result = await self._exchange(
+                loop, request, self._limits.call_timeout_s if timeout_s is None else timeout_s
+            )
         self._host.stats.calls[result.status] += 1
-        duration_s = time.perf_counter() - began
-        return CallResult(result.status, result.result, result.output, result.error, duration_s, result.state_lost)
+        # What a process replied says already how long it took.
+        return result if result.duration_s else replace(result, duration_s=loop.time() - began)
 
     async def fork(self) -> "LocalSession":
         """A copy of the session as it is now; see `recall.sandbox.base.Forkable`."""
         if not self._copies:
             raise SandboxError("the session was not opened as forkable")
-        self.attach(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self.attach(loop)
         async with self._turn:
-            answer = await self._exchange(["fork"], self._limits.call_timeout_s)
+            answer = await self._exchange(loop, ["fork"], self._limits.call_timeout_s)
             if answer.status is not CallStatus.OK or self._channel is None:
                 raise SandboxError(f"the session cannot be copied: {answer.error}")
             with boundary(SandboxError, "copying a session", OSError):
@@ -160,7 +167,7 @@ class LocalSession:
                 with theirs:
                     self._channel.pass_on(theirs.fileno())
         self._host.add(copy)
-        await copy.started(asyncio.get_running_loop())
+        await copy.started(loop)
         return copy
 
     async def started(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -214,8 +221,7 @@ class LocalSession:
             if not self._loaded:
                 self._schedule(self._limits.open_timeout_s, self._load_overdue)
 
-    async def _exchange(self, request: Sequence[Any], timeout_s: float) -> CallResult:
-        loop = asyncio.get_running_loop()
+    async def _exchange(self, loop: asyncio.AbstractEventLoop, request: Sequence[Any], timeout_s: float) -> CallResult:
         if self._end is None and not self._loaded:
             await self._answer(loop)
         if isinstance(self._end, SandboxError):
@@ -306,7 +312,7 @@ class LocalSession:
             return self._asked(body)
         if not body:
             return self._began()
-        reply = decode_reply(body)
+        reply = decode_reply(body, self._loop.time() - self._asked_at if self._loop is not None else 0.0)
         if reply is None or not self._within_limits(reply.result):
             return False
         if self._loaded:

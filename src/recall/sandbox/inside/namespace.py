@@ -1,5 +1,6 @@
 """The namespace of one session's tools, and what may be asked of it. Child's side; it reads and writes no channel."""
 
+import _thread
 import random
 import sys
 from collections.abc import Mapping
@@ -88,8 +89,10 @@ class Tools:
     def reply(self, status: str, result: str = "null", *, error: str | None = None) -> bytes:
         """The body of a reply, with what was printed since the last one."""
         output = self._output.take()
-        others = ",true" if len(sys._current_frames()) > 1 else ""
-        return f'["{status}",{result},{encode(output)},{encode(error)}{others}]'.encode("utf-8", "replace")
+        said = encode(output) if output else '""'
+        went_wrong = "null" if error is None else encode(error)
+        others = ",true" if _thread._count() else ""
+        return f'["{status}",{result},{said},{went_wrong}{others}]'.encode("utf-8", "replace")
 
     def _failed(self, error: BaseException, status: str) -> bytes:
         status = "timeout" if isinstance(error, _InterruptError) else status
