@@ -79,7 +79,7 @@ def test_a_number_as_index_is_the_id() -> None:
 
 
 def test_optional_fields_are_read() -> None:
-    calls = [{"name": "f", "arguments": {"x": {"$ref": 0}}}]
+    calls = [{"name": "f", "arguments": {"x": 1}}, {"name": "f", "arguments": {"x": [{"$ref": 0}]}}]
     task = task_from_row(
         row(
             info_answer_type="number",
@@ -181,6 +181,18 @@ def test_a_tool_may_be_bound_in_any_way(env: str) -> None:
         ({"info_split": 3}, "extra_info.split: must be text, not int"),
         ({"info_reference": "{}"}, "extra_info.reference: must be a list of calls"),
         ({"info_reference": [{"name": "f"}]}, "extra_info.reference[0]: must be a call"),
+        (
+            {"info_reference": [{"name": "f", "arguments": {"x": [{"$ref": 0}]}}]},
+            "extra_info.reference[0]: $ref: got 0; accepted: the number of an earlier item",
+        ),
+        (
+            {"info_reference": [{"value": {"$op": "sum", "of": {"$ref": "x"}}}]},
+            "extra_info.reference[0]: $ref: got 'x'",
+        ),
+        (
+            {"info_reference": [{"value": {"$op": "add", "of": []}}]},
+            "extra_info.reference[0]: $op: unknown 'add'; accepted",
+        ),
         ({"info_reference": [3]}, "extra_info.reference[0]: must be a call"),
         ({"info_reference": [{"value": 1, "name": "f"}]}, "extra_info.reference[0]: must be a call"),
         ({"info_changes": "[]"}, "extra_info.changes: must be an object"),

@@ -18,6 +18,7 @@ from typing import Any, get_args
 from recall import answers
 from recall.environment import CHANGES
 from recall.errors import ConfigError
+from recall.programs import OPERATIONS
 from recall.rewards import NAMED
 from recall.types import AnswerKind, AnswerType, Task, ToolSpec
 
@@ -416,13 +417,30 @@ def _reference(value: Any, where: str) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(calls, list):
         raise _bad(where, field, f"must be a list of calls, or one as JSON text, not {type(calls).__name__}")
     for i, item in enumerate(calls):
-        if isinstance(item, Mapping) and "value" in item and not {"name", "arguments"} & item.keys():
-            continue
-        sound = isinstance(item, Mapping) and isinstance(item.get("name"), str)
-        if not sound or not isinstance(item.get("arguments"), Mapping):
-            problem = 'must be a call {"name": text, "arguments": object}, or a value {"value": …}'
+        problem: str | None = 'must be a call {"name": text, "arguments": object}, or a value {"value": …}'
+        if isinstance(item, Mapping):
+            value = "value" in item and not {"name", "arguments"} & item.keys()
+            call = isinstance(item.get("name"), str) and isinstance(item.get("arguments"), Mapping)
+            problem = _misfit(item["value"] if value else item["arguments"], i) if value or call else problem
+        if problem is not None:
             raise _bad(where, f"{field}[{i}]", problem)
     return tuple(calls)
+
+
+def _misfit(expression: Any, before: int) -> str | None:
+    """What is wrong with an expression of a reference program that has `before` items before it; None if nothing is."""
+    if isinstance(expression, Mapping) and "$ref" in expression:
+        item = expression["$ref"]
+        if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < before:
+            return f"$ref: got {item!r}; accepted: the number of an earlier item, from 0"
+    elif isinstance(expression, Mapping) and "$op" in expression:
+        if expression["$op"] not in OPERATIONS:
+            return f"$op: unknown {expression['$op']!r}; accepted: {', '.join(OPERATIONS)}"
+        return _misfit(expression.get("of"), before)
+    elif isinstance(expression, Mapping | list):
+        parts = expression.values() if isinstance(expression, Mapping) else expression
+        return next((problem for part in parts if (problem := _misfit(part, before)) is not None), None)
+    return None
 
 
 def _changes(value: Any, where: str) -> Mapping[str, Any] | None:
