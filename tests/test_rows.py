@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recall.datasets.rows import iter_tasks, read_tasks, row_from_task, task_from_row, write_tasks
+from recall.datasets.row import row_from_task, task_from_row
+from recall.datasets.rows import iter_tasks, read_tasks, write_tasks
+from recall.datasets.sets import Manifest, Shard, checksum
 from recall.errors import ConfigError
 from recall.types import AnswerType, Task, ToolSpec
 
@@ -311,6 +314,52 @@ def test_the_same_id_in_two_sources_is_two_tasks(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     path.write_text(json.dumps(row()) + "\n" + json.dumps(row(data_source="musique_re_call")))
     assert len(read_tasks(path)) == 2
+
+
+def a_set(directory: Path, shards: Mapping[str, list[Task]]) -> Path:
+    """A set of the shards given, by file name; a shard's split is what stands before the hyphen."""
+    described = []
+    for file, tasks in shards.items():
+        write_tasks(directory / file, tasks)
+        described.append(
+            Shard(file, file.split("-")[0], len(tasks), checksum(directory / file), 0, len(tasks), len(tasks))
+        )
+    splits = {shard.split: sum(other.rows for other in described if other.split == shard.split) for shard in described}
+    Manifest("procedural", {}, 0, "1", splits, 9, tuple(described)).write(directory)
+    return directory
+
+
+def test_a_set_is_read_whole_or_by_split(tmp_path: Path) -> None:
+    one, two, other = (replace(PLAIN, id=name) for name in ("1", "2", "3"))
+    directory = a_set(
+        tmp_path / "set",
+        {"train-00000.parquet": [one], "train-00001.parquet": [two], "new_worlds-00000.parquet": [other]},
+    )
+    assert read_tasks(directory) == [one, two, other]
+    assert read_tasks(directory / "train") == [one, two]
+    assert read_tasks(directory / "new_worlds") == [other]
+    assert read_tasks(directory / "train-00001.parquet") == [two]
+    with pytest.raises(ConfigError, match="no split 'held_out'; accepted: train, new_worlds"):
+        read_tasks(directory / "held_out")
+
+
+def test_an_id_is_taken_across_the_files_of_a_set(tmp_path: Path) -> None:
+    directory = a_set(tmp_path / "set", {"train-00000.parquet": [PLAIN], "train-00001.parquet": [PLAIN]})
+    with pytest.raises(
+        ConfigError, match=r"00001.parquet row 1: extra_info.id: 'a1' is taken by an earlier file of the set"
+    ):
+        read_tasks(directory)
+    skipped: list[str] = []
+    assert read_tasks(directory, skip_bad=True, on_skip=skipped.append) == [PLAIN]
+    assert len(skipped) == 1
+
+
+def test_an_environment_is_not_parsed_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    write_tasks(path, [replace(PLAIN, env="def f(:")])
+    assert read_tasks(path, parse_env=False)[0].env == "def f(:"
+    with pytest.raises(ConfigError, match=r"row 1: extra_info.env: does not parse"):
+        read_tasks(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all"])
