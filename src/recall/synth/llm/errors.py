@@ -18,9 +18,11 @@ class SpentError(Exception):
 class RejectedError(Exception):
     """Something that the model wrote does not hold."""
 
-    def __init__(self, gate: str, reason: str) -> None:
-        super().__init__(f"{gate}: {reason}")
+    def __init__(self, gate: str, reason: str, detail: str = "") -> None:
+        super().__init__(f"{gate}: {reason}: {detail}" if detail else f"{gate}: {reason}")
         self.gate = gate
         """The check that it failed."""
         self.reason = reason
-        """Why, in one line for people and for the model that may mend it."""
+        """Why, in a few words that many have in common; they are counted."""
+        self.detail = detail
+        """Where and how exactly, for people and for the model that may mend it."""
