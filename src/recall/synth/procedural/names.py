@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import count
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -98,7 +99,12 @@ _THING_NOUNS = (
 THING_NOUNS: tuple[str, ...] = tuple(_THING_NOUNS.split())
 """The second words of things."""
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
-_PATTERN: Mapping[str, str] = MappingProxyType({"A": _LETTERS, "9": "0123456789", "x": "0123456789abcdef"})
+_VOWELS = "aeiou"
+_CONSONANTS = "bcdfghjklmnpqrstvwxyz"
+_DIGITS = "0123456789"
+_PATTERN: Mapping[str, str] = MappingProxyType({"A": _LETTERS, "9": _DIGITS, "x": _DIGITS + "abcdef"})
+_PATIENCE = 50
+"""After so many draws a decoy may be longer than its name."""
 CODE_PATTERN = "AA-9999"
 """How an entity that is named by a code is named: `KX-4821`."""
 
@@ -167,7 +173,7 @@ def bits(style: Named, language: str = "orvel") -> float:
 
 def _entropy(sounds: tuple[str, ...]) -> float:
     """The entropy of a choice among sounds of which some may be listed twice."""
-    return sum(count / len(sounds) * math.log2(len(sounds) / count) for count in Counter(sounds).values())
+    return sum(times / len(sounds) * math.log2(len(sounds) / times) for times in Counter(sounds).values())
 
 
 def decoy_of(rng: random.Random, name: str, *, taken: Collection[str] = ()) -> str:
@@ -179,19 +185,22 @@ def decoy_of(rng: random.Random, name: str, *, taken: Collection[str] = ()) -> s
         taken: names that it must not be either.
     """
     first, _, last = name.rpartition(" ")
-    while True:
-        if last in THING_NOUNS:
+    kept = len(name) - max(1, len(last) // 2)
+    for attempt in count():
+        if last in THING_NOUNS and attempt < _PATIENCE:
             decoy = f"{first} {rng.choice(THING_NOUNS)}"
         else:
-            kept = len(name) - max(1, len(last) // 2)
             decoy = name[:kept] + "".join(_like(sign, rng) for sign in name[kept:])
+        if attempt >= _PATIENCE:  # so few others are like it that it must grow
+            decoy += rng.choice(_VOWELS) + rng.choice(_CONSONANTS)
         if decoy != name and decoy not in taken:
             return decoy
+    raise AssertionError("count() does not end")
 
 
 def _like(sign: str, rng: random.Random) -> str:
     """A sign of the same sort: a digit for a digit, a vowel for a vowel, a consonant for a consonant."""
-    for sort in ("0123456789", "aeiou", "bdfgklmnrstvz", "BDFGKLMNRSTVZ"):
+    for sort in (_DIGITS, _VOWELS, _CONSONANTS, _LETTERS):
         if sign in sort:
             return rng.choice(sort)
     return sign

@@ -20,6 +20,7 @@ from recall.synth.procedural.skins.schema import Action, Entity, Field, Label, L
 
 T = TypeVar("T")
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_PLAIN = re.compile(r"[a-z]+([ -][a-z]+)*")
 RESERVED = ("id", "name", "type")
 """What every entity has anyway, or what would be read as a tool's own parameter."""
 
@@ -87,6 +88,13 @@ class _Table:
             self.fail(f"{key} = {value!r}: it takes a snake_case name such as page_count{taken}")
         return value
 
+    def plain(self, key: str, default: str | None = None) -> str:
+        """Words that the names of tools are made of too."""
+        value = self.text(key, default)
+        if not _PLAIN.fullmatch(value):
+            self.fail(f"{key} = {value!r}: it takes words of the letters a to z")
+        return value
+
     def choice(self, key: str, known: Iterable[str]) -> str:
         value = self.text(key)
         if value not in (options := list(known)):
@@ -140,8 +148,8 @@ def _entity(table: _Table) -> Entity:
     name = table.word("name")
     entity = Entity(
         name,
-        table.text("noun", name.replace("_", " ")),
-        table.text("plural"),
+        table.plain("noun", name.replace("_", " ")),
+        table.plain("plural"),
         cast(Named, table.choice("named", NAMED)),
         table.tables("fields", _field, least=1),
         table.tables("labels", _label),

@@ -1,0 +1,155 @@
+"""Procedural tasks by the number: `ProceduralTasks(recipe, seed=…, split=…)[i]` is a pure function of these and of i.
+
+Tasks come in blocks that share a world; each block, and each task within it, draws from a generator of its own. What is
+held out from training is decided by hashes of structure, so that no structure of one split can occur in another.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from recall.errors import ConfigError
+from recall.synth.procedural import skins
+from recall.synth.procedural.block import Block
+from recall.synth.procedural.certify import RejectedError
+from recall.synth.procedural.grow import DeadEndError
+from recall.synth.procedural.recipe import Recipe
+from recall.synth.procedural.world import digest
+from recall.types import Task
+
+Split = Literal["train", "validation", "new_worlds", "new_templates", "new_skins", "deeper", "more_tools"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+_SHARES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "train": (0.0, 0.7), "validation": (0.7, 0.76), "new_worlds": (0.76, 0.82), "new_skins": (0.82, 0.88),
+        "deeper": (0.88, 0.94), "more_tools": (0.94, 1.0), "new_templates": (0.0, 1.0),
+    }
+)  # fmt: skip
+"""The part of all structures (shape of world and template) that belongs to each split."""
+NEW_TEMPLATES = 0.15
+"""The part of all templates that only `new_templates` has."""
+_TRIES = 800
+"""Draws for one task before its whole block is drawn anew."""
+_TRIES_A_FORM = 100
+"""Draws of one form, two thirds of them for exactly the calls wanted, before another is drawn. Forms that seldom come
+to the number wanted would be rare otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a task: the task, or the gate that threw it out and why."""
+
+    task: Task | None
+    gate: str = ""
+    reason: str = ""
+
+
+class ProceduralTasks:
+    """Tasks of one recipe, seed and split."""
+
+    def __init__(self, recipe: Recipe, *, seed: int = 0, split: str = "train") -> None:
+        """Take what decides everything.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise ConfigError(f"split {split!r}: accepted are {', '.join(SPLITS)}")
+        self.recipe = _of_split(recipe, split)
+        self.seed, self.split = seed, split
+        self._made = lru_cache(maxsize=4)(self._block)
+
+    def __getitem__(self, index: int) -> Task:
+        """The task numbered `index`, from 0."""
+        return self.attempts(index)[-1].task  # type: ignore[return-value]
+
+    def take(self, count: int, *, start: int = 0) -> list[Task]:
+        """The tasks numbered `start` to `start + count - 1`."""
+        return [self[start + offset] for offset in range(count)]
+
+    def attempts(self, index: int) -> list[Attempt]:
+        """The tries for the task numbered `index`; the last is the task."""
+        number, slot = divmod(index, self.recipe.tasks_per_world)
+        tried: list[Attempt] = []
+        for again in range(100):
+            block = self._made(number, again)
+            rng = random.Random(f"{self._key}/{number}/{again}/{slot}")
+            task = self._task(block, rng, index, tried)
+            if task is not None:
+                return [*tried, Attempt(task)]
+        raise ConfigError(f"recipe: no {self.split} task was found in {len(tried)} tries; it asks for too much")
+
+    @property
+    def _key(self) -> str:
+        return f"procedural/{self.split}/{self.seed}/{digest(self.recipe.model_dump_json())}"
+
+    def _block(self, number: int, again: int) -> Block:
+        rng = random.Random(f"{self._key}/{number}/{again}")
+        pool = self.recipe.skins or [
+            name for name in skins.NAMES if (name in skins.HELD_OUT) == (self.split == "new_skins")
+        ]
+        return Block(rng, self.recipe, rng.choice(pool), pool)
+
+    def _task(self, block: Block, rng: random.Random, index: int, tried: list[Attempt]) -> Task | None:
+        """A task of a block, or None when none came of many tries, which are added to `tried`."""
+        grower = block.grower(rng)
+        calls, form = 0, grower.form(1)
+        for attempt in range(_TRIES):
+            if attempt % _TRIES_A_FORM == 0:
+                calls = rng.randint(*self.recipe.calls)
+                form = grower.form(calls)
+            try:
+                plan = form(calls)
+            except DeadEndError:
+                continue
+            if not self._admits(block.shape, plan.template):
+                continue
+            exact = attempt % _TRIES_A_FORM < _TRIES_A_FORM * 2 // 3
+            span = (calls, calls) if exact else self.recipe.calls
+            try:
+                return block.task(
+                    rng,
+                    plan,
+                    span,
+                    id=f"{self.split}-{self.seed}-{index}",
+                    split=self.split,
+                    index=index,
+                    seed=self.seed,
+                )
+            except RejectedError as rejected:
+                if rejected.gate != "calls":  # the draw was of another size than wanted; that is no fault of it
+                    tried.append(Attempt(None, rejected.gate, rejected.reason))
+        return None
+
+    def _admits(self, shape: str, template: str) -> bool:
+        """Whether a structure belongs to this split."""
+        if (_place("template", template) < NEW_TEMPLATES) is not (self.split == "new_templates"):
+            return False
+        low, high = _SHARES[self.split]
+        return low <= _place(shape, template) < high
+
+
+def _place(*parts: str) -> float:
+    """A fixed place in [0, 1) for a structure."""
+    return int(digest(*parts), 16) / 16**12
+
+
+def _of_split(recipe: Recipe, split: str) -> Recipe:
+    """The recipe of a split: two calls deeper than the training tasks go, or twice the tools."""
+    many = recipe.calls[1]
+    if split == "deeper":
+        return recipe.model_copy(update={"calls": (many + 1, many + 2)})
+    if split == "more_tools":
+        return recipe.model_copy(update={"tools": (recipe.tools[0] * 2, recipe.tools[1] * 2)})
+    return recipe
+
+
+def iter_made(tasks: ProceduralTasks, indices: Sequence[int]) -> Iterator[tuple[int, Attempt]]:
+    """Every try for the tasks of these numbers, in order."""
+    for index in indices:
+        for attempt in tasks.attempts(index):
+            yield index, attempt
