@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 for package in ("uvicorn", "httptools", "aiohttp", "prometheus_client"):
     pytest.importorskip(package)
 
-from recall.sandbox.service.admission import Gate, Places, QueueFull  # noqa: E402
+from recall.sandbox.places import Places  # noqa: E402
+from recall.sandbox.service.admission import Gate, QueueFull  # noqa: E402
 from sandbox_server import COUNTER, Server, below, fields_of, serving, wait_until_gone  # noqa: E402
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux")

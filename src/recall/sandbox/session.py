@@ -19,6 +19,7 @@ from recall.sandbox.channel import Channel, FrameError, Frames
 from recall.sandbox.decoding import Reply, decode_reply, how_ended
 from recall.sandbox.inside.wire import ASK, LAST_REQUEST
 from recall.sandbox.limits import SandboxLimits
+from recall.sandbox.places import Places
 from recall.sandbox.process import Family, Process, Signals
 from recall.sandbox.stats import SandboxStats
 from recall.types import CallStatus
@@ -93,7 +94,7 @@ class LocalSession:
         self._timer: asyncio.TimerHandle | None = None
         self._action: Callable[[], None] | None = None
         """What is due at the deadline; None while nothing is waited for."""
-        self._turn = asyncio.Lock()
+        self._turn = Places(1)
         self._request = 0
         self._asked_at = 0.0
         """When the request in flight was made, by the clock of the loop."""
@@ -142,11 +143,15 @@ class LocalSession:
         loop = asyncio.get_running_loop()
         began = loop.time()
         self.attach(loop)
-        async with self._turn:
+        turn = self._turn
+        if not turn.take_now():
+            await turn.take()
+        try:
             self._asked_at = began
-            result = await self._exchange(
-                loop, request, self._limits.call_timeout_s if timeout_s is None else timeout_s
-            )
+            limit_s = self._limits.call_timeout_s if timeout_s is None else timeout_s
+            result = await self._exchange(loop, request, limit_s)
+        finally:
+            turn.release()
         self._host.stats.calls[result.status] += 1
         # What a process replied says already how long it took.
         return result if result.duration_s else replace(result, duration_s=loop.time() - began)
@@ -157,7 +162,9 @@ class LocalSession:
             raise SandboxError("the session was not opened as forkable")
         loop = asyncio.get_running_loop()
         self.attach(loop)
-        async with self._turn:
+        turn = self._turn
+        await turn.take()
+        try:
             answer = await self._exchange(loop, ["fork"], self._limits.call_timeout_s)
             if answer.status is not CallStatus.OK or self._channel is None:
                 raise SandboxError(f"the session cannot be copied: {answer.error}")
@@ -166,6 +173,8 @@ class LocalSession:
                 copy = LocalSession(self._host, self._process.family, ours, self._options, copy=True)
                 with theirs:
                     self._channel.pass_on(theirs.fileno())
+        finally:
+            turn.release()
         self._host.add(copy)
         await copy.started(loop)
         return copy
@@ -209,8 +218,8 @@ class LocalSession:
         if self._loop is loop:
             return
         if self._loop is not None:
-            # A lock that was waited for belongs to the loop that it was waited for in.
-            self._turn = asyncio.Lock()
+            # Whoever waited, waited in the other loop.
+            self._turn = Places(1)
             self._host.attach(loop)
         self._loop = loop
         if self._channel is None:

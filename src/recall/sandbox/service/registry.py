@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from recall.errors import SandboxBusy, SandboxError
 from recall.sandbox.base import SessionOptions
-from recall.sandbox.service.admission import Places
+from recall.sandbox.places import Places
 from recall.sandbox.session import LocalSession
 
 _REMEMBERED = 65_536

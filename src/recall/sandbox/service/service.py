@@ -15,8 +15,9 @@ from recall.errors import ConfigError, SandboxBusy, SandboxError
 from recall.sandbox.base import CallResult
 from recall.sandbox.inside.isolation import unmet
 from recall.sandbox.local import LocalSandbox, LocalSession
+from recall.sandbox.places import Places
 from recall.sandbox.service import fusion
-from recall.sandbox.service.admission import Gate, Places
+from recall.sandbox.service.admission import Gate
 from recall.sandbox.service.bodies import CallBody, OpenBody
 from recall.sandbox.service.leaks import session_groups
 from recall.sandbox.service.metrics import Metrics
