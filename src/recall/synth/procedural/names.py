@@ -104,7 +104,7 @@ _CONSONANTS = "bcdfghjklmnpqrstvwxyz"
 _DIGITS = "0123456789"
 _PATTERN: Mapping[str, str] = MappingProxyType({"A": _LETTERS, "9": _DIGITS, "x": _DIGITS + "abcdef"})
 _PATIENCE = 50
-"""After so many draws a decoy may be longer than its name."""
+"""After so many draws a decoy grows by two letters, and again after as many more."""
 CODE_PATTERN = "AA-9999"
 """How an entity that is named by a code is named: `KX-4821`."""
 
@@ -191,7 +191,7 @@ def decoy_of(rng: random.Random, name: str, *, taken: Collection[str] = ()) -> s
             decoy = f"{first} {rng.choice(THING_NOUNS)}"
         else:
             decoy = name[:kept] + "".join(_like(sign, rng) for sign in name[kept:])
-        if attempt >= _PATIENCE:  # so few others are like it that it must grow
+        for _ in range(attempt // _PATIENCE):  # few others are like it, so it must grow
             decoy += rng.choice(_VOWELS) + rng.choice(_CONSONANTS)
         if decoy != name and decoy not in taken:
             return decoy

@@ -133,7 +133,8 @@ class _Table:
     def _build(self, key: str, number: int, row: Mapping[str, Any], build: "Callable[[_Table], T]") -> T:
         """Build a part that complaints call by its own name, or else by its number."""
         called = next((str(row[name]) for name in ("name", "field", "verb", "link") if name in row), str(number))
-        table = _Table(f"{self.where}: {key.removesuffix('s')} {called}", row)
+        part = key.removesuffix("s") if number else key
+        table = _Table(f"{self.where}: {part} {called}", row)
         built = build(table)
         table.done()
         return built
