@@ -1,0 +1,41 @@
+"""Certified tasks by the range, for the writer of sets: drawn, checked, and replayed in a sandbox of their own."""
+
+import asyncio
+from collections.abc import Sequence
+
+from recall.sandbox.local import LocalSandbox
+from recall.synth.made import Made
+from recall.synth.procedural.recipe import Recipe
+from recall.synth.procedural.replay import replay
+from recall.synth.procedural.tasks import ProceduralTasks
+from recall.types import Task
+
+
+def make(recipe: Recipe, seed: int, split: str, numbers: range) -> Sequence[Made]:
+    """Every attempt at the tasks of these numbers, in order: a pure function, to be called in any process.
+
+    Ranges that begin and end at multiples of `recipe.tasks_per_world` draw each world once. A range starts a sandbox,
+    so a few hundred numbers at once are better than a few.
+
+    Raises:
+        RuntimeError: the sandbox finds a task of ours to be wrong, which is a bug.
+    """
+    tasks = ProceduralTasks(recipe, seed=seed, split=split)
+    made = [
+        Made(number, attempt.task, attempt.gate, attempt.reason)
+        for number in numbers
+        for attempt in tasks.attempts(number)
+    ]
+    certified = [each.task for each in made if each.task is not None]
+    for task, problem in zip(certified, asyncio.run(_replayed(certified)), strict=True):
+        if problem:
+            raise RuntimeError(f"{task.id}: in the sandbox {problem}")
+    return made
+
+
+async def _replayed(tasks: Sequence[Task]) -> list[str]:
+    sandbox = LocalSandbox()
+    try:
+        return await replay(sandbox, tasks)
+    finally:
+        await sandbox.close()
