@@ -28,7 +28,10 @@ Scalar = str | int | float | bool
 
 
 class FromTable(BaseModel):
-    """An anchor that is a field of a row: any row, or one whose fields equal those of other anchors' rows."""
+    """An anchor that is a field of a row: any row, or one whose fields equal those of other anchors' rows.
+
+    Two anchors are never drawn from the same row of a table.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -210,7 +213,7 @@ def draw(blueprint: Blueprint, world: Mapping[str, Any], generator: random.Rando
             fitting = [
                 row
                 for row in world[anchor.table].values()
-                if all(row[field] == value for field, value in wanted.items())
+                if row not in rows.values() and all(row[field] == value for field, value in wanted.items())
             ]
             if not fitting:
                 return None
