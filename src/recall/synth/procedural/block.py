@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import log2
 from pathlib import Path
@@ -13,6 +13,7 @@ from recall.synth.procedural import skins
 from recall.synth.procedural.certify import Draft, RejectedError, certify
 from recall.synth.procedural.closure import Shorter
 from recall.synth.procedural.distractors import denied, duplicates, foreign
+from recall.synth.procedural.functions import Functions
 from recall.synth.procedural.grow import Grower
 from recall.synth.procedural.plans import Acted, Convert, Days, Listed, Moved, Read, Scalar
 from recall.synth.procedural.question import UNKNOWABLE, Voice
@@ -79,15 +80,10 @@ class Block:
         rates = {"currency": {name: {"rate": rate} for name, rate in self.rates.items()}} if self.rates else {}
         changing = any(tool.operation.verb in ("act", "move") for tool in self.tools.values())
         beside = {**rates, **self._stale, **self._foreign}
-        self.source = source_of({**self.world.tables, **beside}, named.values(), self.style, changing=changing)
-        code = compile(self.source, "<world>", "exec")
-        self._space: dict[str, Any] = {}
-        exec(code, self._space)  # our own writing; what an agent calls runs in the sandbox
-        self._data = json.dumps(self._space["_ROWS"])
-        self._other: dict[str, Any] = {}
-        exec(code, self._other)
-        self._other["_ROWS"].update(json.loads(json.dumps(self.shuffled.tables)))
-        self._other_data = json.dumps(self._other["_ROWS"])
+        tables = {**self.world.tables, **beside}
+        self.source = source_of(tables, named.values(), self.style, changing=changing)
+        self._here = Functions(tables, self.tools.values(), self.style)
+        self._elsewhere = Functions({**self.shuffled.tables, **beside}, self.tools.values(), self.style)
 
     def grower(self, rng: random.Random) -> Grower:
         """Grows plans over the world."""
@@ -120,12 +116,8 @@ class Block:
         question = Voice(rng, plain=self.recipe.plain).question(plan, unknowable=told)
         visible, shown = self._visible(rng, trace)
         draft = Draft(plan, question, trace, answer, {tool.operation: tool for tool in visible})
-        again = Trace(self.tools, self._caller(self._other))
-        try:
-            facts = certify(draft, self.world, self.others, again, self.shuffled)
-        finally:
-            if changes is not None:
-                self._reset(self._other, self._other_data)
+        with self._elsewhere.episode(plan) as function:
+            facts = certify(draft, self.world, self.others, Trace(self.tools, function), self.shuffled)
         about = self._about(plan, trace, visible) | {
             "shortest": facts.shortest, "counterfactual": facts.counterfactual, "distractors": shown, "seed": seed,
             "index": index,
@@ -141,17 +133,13 @@ class Block:
 
     def _carried_out(self, plan: Scalar) -> tuple[Trace, Bound, dict[str, Any] | None]:
         """The reference run, its answer, and what it changed, which is then undone."""
-        trace = Trace(self.tools, self._caller(self._space))
-        changing = isinstance(plan, Acted | Moved)
-        try:
-            answer = plan.run(trace)
-            changes = self._space["_changes"]() if changing else None
-        except CannotRunError as fault:
-            raise RejectedError("solvable", "no tool reads what is needed") from fault
-        finally:
-            if changing:
-                self._reset(self._space, self._data)
-        return trace, answer, changes
+        with self._here.episode(plan) as function:
+            trace = Trace(self.tools, function)
+            try:
+                answer = plan.run(trace)
+            except CannotRunError as fault:
+                raise RejectedError("solvable", "no tool reads what is needed") from fault
+            return trace, answer, self._here.changes(plan)
 
     def _about(self, plan: Scalar, trace: Trace, visible: Sequence[Tool]) -> dict[str, Any]:
         """What the row says of the task's making."""
@@ -184,24 +172,6 @@ class Block:
             tools=tuple(tool for tool in task.tools if tool.name != lost.spec.name),
             extra={"synth": {**task.extra["synth"], "calls": 0, "shortest": 0, "distractors": distractors}},
         )  # fmt: skip
-
-    def _caller(self, space: Mapping[str, Any]) -> Any:
-        """Calls a function of the source; one that fails the first time is called again, as the program says."""
-        called = space.get("_CALLED")
-        if called is not None:
-            called.clear()
-
-        def call(name: str, arguments: Mapping[str, Any]) -> Any:
-            if called is not None:
-                called.setdefault(name, 1)
-            return space[name](**arguments)
-
-        return call
-
-    @staticmethod
-    def _reset(space: Mapping[str, Any], data: str) -> None:
-        space["_ROWS"].clear()
-        space["_ROWS"].update(json.loads(data))
 
     def _visible(self, rng: random.Random, trace: Trace) -> tuple[list[Tool], dict[str, int]]:
         """The tools that a task shows, in no order, and how many of them are there to distract."""

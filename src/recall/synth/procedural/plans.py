@@ -6,7 +6,7 @@ apart, so that each checks the other. Nodes stand for one entity (`One`), severa
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -29,7 +29,8 @@ class Node:
     @property
     def parts(self) -> tuple["Node", ...]:
         """The nodes right below it."""
-        found = (getattr(self, each.name) for each in fields(self))
+        names: tuple[str, ...] = self.__match_args__
+        found = (getattr(self, name) for name in names)
         return tuple(part for part in found if isinstance(part, Node))
 
     def walk(self) -> Iterator["Node"]:

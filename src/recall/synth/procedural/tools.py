@@ -56,11 +56,12 @@ PRELUDE = """\
 import json
 
 _ROWS = json.loads({data})
-
+"""
+ROW = """
 
 def _row(kind, key):
     if not isinstance(key, str) or key not in _ROWS[kind]:
-        raise ValueError(f"unknown {{kind}} {{key!r}}")
+        raise ValueError(f"unknown {kind} {key!r}")
     return _ROWS[kind][key]
 """
 PAGED = """
@@ -101,7 +102,7 @@ def _changes():
 def source_of(tables: Tables, tools: Iterable[Tool], style: Style, *, changing: bool) -> str:
     """Python source that defines the tools over the rows."""
     tools = list(tools)
-    parts = [PRELUDE.format(data=repr(json.dumps(tables, ensure_ascii=False)))]
+    parts = [PRELUDE.format(data=repr(json.dumps(tables, ensure_ascii=False))), ROW]
     if style.page_size:
         parts.append(PAGED.format(size=style.page_size, items=style.cased("items"), page=style.page))
     if any(tool.failing for tool in tools):
@@ -109,6 +110,12 @@ def source_of(tables: Tables, tools: Iterable[Tool], style: Style, *, changing: 
     if changing:
         parts.append(CHANGES)
     return "".join(parts) + "".join(f"\n\n{tool.source}" for tool in tools)
+
+
+def helpers(style: Style) -> str:
+    """The source of what the tools call, apart from the rows."""
+    paged = PAGED.format(size=style.page_size, items=style.cased("items"), page=style.page)
+    return f"{ROW}{paged}{FAILING}"
 
 
 def with_failure(tool: Tool) -> Tool:

@@ -1,6 +1,5 @@
 """Carrying a plan out with tools: the calls it makes, what they return, and the reference program that comes of it."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,16 +48,16 @@ class Trace:
     items: list[dict[str, Any]] = field(default_factory=list)
     """The reference program."""
     results: list[Any] = field(default_factory=list)
-    """The JSON value of each of its items."""
+    """What each of its items returned: JSON values, as the tools make no others."""
     used: dict[str, Tool] = field(default_factory=dict)
     """The tools called, by name."""
-    _made: dict[str, int] = field(default_factory=dict)
+    _made: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def call(self, tool: Tool, **roles: Bound) -> int:
         """Call a tool; the number of the item."""
         arguments = {tool.roles[role]: bound for role, bound in roles.items()}
         values = {name: bound.value for name, bound in arguments.items()}
-        made = f"{tool.spec.name}{json.dumps(values)}"
+        made = (tool.spec.name, *values.values())
         if made in self._made:
             return self._made[made]
         item: dict[str, Any] = {
@@ -69,7 +68,7 @@ class Trace:
             item["retry"] = True
         self.used[tool.spec.name] = tool
         self.items.append(item)
-        self.results.append(json.loads(json.dumps(self.function(tool.spec.name, values))))
+        self.results.append(self.function(tool.spec.name, values))
         self._made[made] = len(self.items) - 1
         return self._made[made]
 
