@@ -46,7 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked.append(body)
             self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-            answer = self.server.answers.get(self.path.removeprefix("/v1/").replace("/", "_"), _missing)(body)
+            name = self.path.removeprefix("/v1/").replace("/", "_")
+            respond: Answer = self.server.answers.get(name, _missing)
+            answer = respond(body)
         status = answer if isinstance(answer, int) else 200
         data = (
             b"no" if isinstance(answer, int) else answer if isinstance(answer, bytes) else json.dumps(answer).encode()

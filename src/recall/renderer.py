@@ -65,6 +65,9 @@ class Renderer(Protocol):
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of any ids, control tokens shown, for people and rewards."""
 
+    def turn(self, text: str) -> list[int]:
+        """[n] ids of a turn that says `text`, as a policy would sample it; for texts of ours only."""
+
 
 class TextEncoder:
     """Encodes trusted and untrusted text with one tokenizer.

@@ -32,7 +32,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "data inspect": Command("recall.cli.data", "Inspect", "Say what is in a file of tasks, and which rows are bad"),
         "data convert": Command("recall.cli.data", "Convert", "Rewrite a file of tasks as parquet or JSONL"),
+        "data corpus": Command("recall.cli.data_qa", "Corpus", "Make a closed corpus of the paragraphs of questions"),
+        "data download": Command("recall.cli.data_qa", "Download", "Get a benchmark of questions, or a corpus"),
+        "data qa": Command("recall.cli.data_qa", "Rows", "Make task rows with the search tool of questions"),
         "eval": Command("recall.cli.eval", "Eval", "Measure a model on tasks that it may use tools for"),
+        "eval compare": Command("recall.cli.eval_qa", "Compare", "Put runs of eval qa side by side, with paired tests"),
+        "eval qa": Command("recall.cli.eval_qa", "EvalQa", "Measure multi-hop question answering with search"),
         "nano pretrain": Command(
             "recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"
         ),
@@ -40,7 +45,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "sandbox serve": Command("recall.cli.sandbox", "Serve", "Run tools for others over HTTP, in the sandbox"),
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),
-        "synth": Command("recall.cli.synth", "Synth", "Write generated tasks as rows"),
+        "synth": Command("recall.cli.synth", "Nano", "Write tasks of the small generator as rows"),
+        "synth export": Command("recall.cli.synth", "Export", "Write tasks as rows for other trainers"),
+        "synth nano": Command("recall.cli.synth", "Nano", "Write tasks of the small generator as rows"),
+        "synth procedural": Command(
+            "recall.cli.synth", "Procedural", "Make a set of certified tasks over invented worlds"
+        ),
         "train": Command("recall.cli.train", "Train", "Train a policy on tasks with tools, by reinforcement"),
     }
 )

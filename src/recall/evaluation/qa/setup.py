@@ -1,0 +1,258 @@
+"""Put a measurement together from settings: the policy behind its engine, the retriever, the method, the manifest."""
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from recall import __version__
+from recall.datasets.convert import checked_url
+from recall.datasets.qa import Question
+from recall.environment import Limits, ToolEnvironments
+from recall.errors import ConfigError
+from recall.evaluation.local import PolicySettings, SandboxSettings, load
+from recall.evaluation.qa import baselines
+from recall.evaluation.qa.methods import Agent, Method
+from recall.evaluation.qa.oracle import Evidence, check_hops, oracle
+from recall.policy.base import Policy
+from recall.policy.stopping import StopAtText
+from recall.renderer import PLACEHOLDER, ChatMLRenderer, Renderer, build
+from recall.retriever.base import Retriever
+from recall.tools.search import SEARCH_URL, NativeSearch
+from recall.types import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from recall.sandbox.base import Sandbox
+
+MethodName = Literal[
+    "recall", "research", "naive", "zero-shot", "rag", "ircot", "iter-retgen", "oracle", "oracle-answer"
+]
+"""Every method."""
+_BASELINES: Mapping[str, type[baselines.Baseline]] = {
+    "naive": baselines.Naive,
+    "zero-shot": baselines.ZeroShot,
+    "rag": baselines.OneSearch,
+    "iter-retgen": baselines.IterRetGen,
+    "ircot": baselines.IRCoT,
+}
+_ORACLES: Mapping[str, Evidence] = {"oracle": "paragraph", "oracle-answer": "answer"}
+_CLOSED_BOOK = ("naive", "zero-shot")
+QA_LIMITS = Limits(max_turns=10, max_tokens=8192, max_turn_tokens=1024, max_calls=32, call_timeout_s=60.0)
+"""The budget of an episode: room for nine searches of five passages of 100 words, and an answer."""
+
+
+class QaPolicySettings(PolicySettings):
+    """The model, in this process or behind a server."""
+
+    url: str = ""
+    """The address of a server of OpenAI's completions, such as http://127.0.0.1:8000/v1, `model` being its name there.
+    Its key is read from RECALL_POLICY_API_KEY."""
+    tokenizer: Path | None = None
+    """The directory of the tokenizer of a server's model, where `model` is not one."""
+    from_text: bool = False
+    """Take a server that returns text without token ids, which is good enough to measure answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured, besides the questions."""
+
+    method: MethodName
+    """How questions are answered."""
+    policy: QaPolicySettings = field(default_factory=QaPolicySettings)
+    """By whom; an oracle needs none."""
+    retriever: Retriever | None = None
+    """What is searched; None for methods that do not search."""
+    service: str = ""
+    """The address of the retriever, where it is a service."""
+    tool: Literal["native", "row"] = "native"
+    """Whether an agent's searches go to the retriever directly, or through the published row in the sandbox."""
+    top_k: int = 5
+    """Passages of a search that names no number."""
+    limits: Limits = QA_LIMITS
+    """Of an episode; of a turn for the baselines."""
+    temperature: float = 0.0
+    """Of sampling; 0 is greedy."""
+    top_p: float = 1.0
+    """Of sampling."""
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    """Where the row's tool runs."""
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it is the retriever that is measured, and no policy."""
+        return self.method in _ORACLES
+
+    @property
+    def budget(self) -> Limits:
+        """The limits; an oracle has none that matter, since its tokens are nobody's."""
+        if not self.is_oracle:
+            return self.limits
+        wide = {"max_turns": 64, "max_calls": 64, "max_tokens": 4_000_000, "max_result_chars": 1_000_000}
+        return self.limits.model_copy(update={**wide, "max_turn_tokens": 65_536})
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ConfigError: a setting is missing, or the method has no use for it.
+        """
+        if self.retriever is None and self.method not in _CLOSED_BOOK:
+            raise ConfigError(f"--retriever: missing; {self.method} searches: an index directory or an http(s) address")
+        if self.retriever is not None and self.method in _CLOSED_BOOK:
+            raise ConfigError(f"--retriever: {self.method} does not search; leave it out")
+        if self.policy.dialect not in ("recall", self.method):
+            raise ConfigError(f"--policy.dialect {self.policy.dialect}: the method decides the dialect; leave it out")
+        if self.policy.template is not None and self.method not in ("recall", "research"):
+            raise ConfigError(f"--policy.template: {self.method} has its own prompts; leave it out")
+        if self.tool == "row":
+            if self.method not in ("recall", "research"):
+                raise ConfigError(f"--tool row: {self.method} calls no tool; leave it out")
+            checked_url(self.service)
+
+    def facts(self, questions: list[Question], dataset: Path) -> dict[str, Any]:
+        """What decides the numbers, for the manifest.
+
+        Raises:
+            ConfigError: the dataset cannot be read.
+        """
+        template = self.policy.template
+        policy: dict[str, Any] = {"model": self.policy.model, "url": self.policy.url, "dtype": self.policy.dtype}
+        policy |= {"from_text": self.policy.from_text, "template_sha256": _sha256(template) if template else ""}
+        baseline = resources.files(baselines.__package__).joinpath("prompts.py").read_bytes()
+        return {
+            "method": self.method,
+            "dataset": {"name": dataset.stem, "path": str(dataset), "sha256": _sha256(dataset)},
+            "questions": len(questions),
+            "policy": {} if self.is_oracle else policy,
+            "prompts_sha256": hashlib.sha256(baseline).hexdigest() if self.method in _BASELINES else "",
+            "retriever": None if self.retriever is None else dataclasses.asdict(self.retriever.card),
+            "tool": self.tool,
+            "top_k": self.top_k,
+            "limits": self.budget.model_dump(),
+            "sampling": {"temperature": self.temperature, "top_p": self.top_p},
+            "recall": __version__,
+        }
+
+
+@asynccontextmanager
+async def open_method(plan: Plan, questions: list[Question]) -> AsyncIterator[Method]:
+    """The method of a plan, with the engine and the sandbox that it needs, for as long as the block lasts.
+
+    Raises:
+        ConfigError: a setting, the model, or a question of an oracle will not do.
+    """
+    plan.check()
+    sampling = Sampling(plan.temperature, plan.top_p, plan.budget.max_turn_tokens)
+    async with _engine(plan, questions) as (policy, renderer, instructed):
+        if plan.method in _BASELINES:
+            bench = baselines.Bench(policy, instructed, plan.budget, sampling, plan.retriever, plan.top_k)
+            yield _BASELINES[plan.method](bench)
+            return
+        sandbox = _sandbox(plan)
+        environments = ToolEnvironments(sandbox, plan.budget)
+        url = plan.service if plan.tool == "row" else SEARCH_URL
+        writer = oracle(_ORACLES[plan.method], renderer) if plan.is_oracle else policy
+        try:
+            yield Agent(writer, renderer, environments, plan.budget, sampling, url=url, top_k=plan.top_k)
+        finally:
+            await sandbox.close()
+
+
+@asynccontextmanager
+async def _engine(
+    plan: Plan, questions: list[Question]
+) -> AsyncIterator[tuple[Policy, Renderer, Callable[[str], Renderer]]]:
+    """The policy, its renderer, and a maker of renderers with an instruction for a system message."""
+    settings, dialect = plan.policy, "research" if plan.method == "research" else "recall"
+    if plan.is_oracle:
+        for question in questions:
+            check_hops(question, _ORACLES[plan.method])
+        settings = QaPolicySettings()  # nano, of which only the tokenizer is used
+    if settings.url:
+        from recall.policy.openai import OpenAIPolicy
+
+        tokenizer = await asyncio.to_thread(_tokenizer_of, settings)
+        renderer = build(tokenizer, dialect, settings.template)
+        end = renderer.turn("")[-1]
+        server = OpenAIPolicy(
+            settings.url,
+            settings.model,
+            stop_token_ids=[end, *sorted(renderer.stop_token_ids - {end})],
+            stop_texts=renderer.stop_texts,
+            from_text=(lambda text: renderer.turn(text)[:-1]) if settings.from_text else None,
+            logprobs=False,
+        )
+        try:
+            yield _ending(server, renderer, None), renderer, _instructed(tokenizer)
+        finally:
+            await server.close()
+        return
+    for name, value in (("tokenizer", settings.tokenizer), ("from_text", settings.from_text)):
+        if value:
+            raise ConfigError(f"--policy.{name}: is for a server; give its --policy.url too")
+    from recall.policy.torch import TorchPolicy
+
+    loaded = await asyncio.to_thread(load, settings.model_copy(update={"dialect": dialect}))
+    engine = TorchPolicy(
+        loaded.model,
+        stop_token_ids=sorted(loaded.renderer.stop_token_ids),
+        dtype=None if loaded.dtype == next(loaded.model.parameters()).dtype else loaded.dtype,
+        max_batch=settings.max_batch,
+    )
+    try:
+        yield _ending(engine, loaded.renderer, 32), loaded.renderer, _instructed(loaded.tokenizer)
+    finally:
+        engine.close()
+
+
+def _ending(policy: Policy, renderer: Renderer, piece_tokens: int | None) -> Policy:
+    """The policy, with turns that end at the texts of the dialect where it has any."""
+    if not renderer.stop_texts:
+        return policy
+    return StopAtText(policy, renderer.decode, renderer.stop_texts, piece_tokens=piece_tokens)
+
+
+def _instructed(tokenizer: "PreTrainedTokenizerFast") -> Callable[[str], Renderer]:
+    @lru_cache(maxsize=16)
+    def renderer(instruction: str) -> Renderer:
+        # The schemas of no tools are nothing, so the instruction stands alone.
+        return ChatMLRenderer(tokenizer, template=instruction + PLACEHOLDER)
+
+    return renderer
+
+
+def _tokenizer_of(settings: QaPolicySettings) -> "PreTrainedTokenizerFast":
+    from recall.policy.torch.loading import load_tokenizer
+
+    path = settings.tokenizer or Path(settings.model)
+    if not path.is_dir():
+        raise ConfigError(f"--policy.tokenizer: {path}: no such directory; it takes that of the model's tokenizer")
+    return load_tokenizer(path)
+
+
+def _sandbox(plan: Plan) -> "Sandbox":
+    """Where calls of the search tool are answered."""
+    if plan.tool == "native":
+        assert plan.retriever is not None, "check refuses an agent without one"
+        return NativeSearch(plan.retriever, top_k=plan.top_k)
+    if plan.sandbox.urls:
+        return plan.sandbox.open()  # its servers have rules of their own
+    rules = (*plan.sandbox.web, f"{checked_url(plan.service)}/search")
+    return plan.sandbox.model_copy(update={"web": rules}).open()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
