@@ -78,7 +78,7 @@ class Certifier:
         """
         self.world, self.settings = world, settings
         self._bench = bench
-        self._seeds, self._others = seeds[: settings.seeds], seeds[settings.seeds :]
+        self.seeds, self._others = tuple(seeds[: settings.seeds]), tuple(seeds[settings.seeds :])
         self._tables: dict[int, asyncio.Task[Mapping[str, Any]]] = {}
 
     async def certify(self, blueprint: Blueprint, number: int) -> Certified:
@@ -95,7 +95,7 @@ class Certifier:
         if len(blueprint.calls) > self.settings.max_calls or form.depth > self.settings.max_turns:
             raise RejectedError("solvable", "too long", f"{len(blueprint.calls)} calls in {form.depth} turns")
         draws = self.settings.draws
-        instances = tuple(await together(self._instance(blueprint, number, seed, draws) for seed in self._seeds))
+        instances = tuple(await together(self._instance(blueprint, number, seed, draws) for seed in self.seeds))
         for instance in instances:
             _check_size(instance, self.settings.max_observation_chars)
             _check_needed(instance)

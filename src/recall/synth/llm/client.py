@@ -80,6 +80,8 @@ class Ask:
     """Tells samples of one prompt apart, also to the endpoint."""
     step: str = ""
     """What it is for, in the file of replies; no part of the request."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer and are left out of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ class ChatClient:
             "temperature": ask.temperature,
             "max_tokens": ask.max_tokens,
             "seed": ask.seed,
+            "stop": list(ask.stop) or None,
         } | self.settings.body
         return {name: value for name, value in body.items() if value not in (None, "none")}
 

@@ -1,9 +1,9 @@
 """What can end a piece of work here, besides the failures that all of ReCall knows."""
 
-from recall.errors import RolloutError
+from recall.errors import PolicyError
 
 
-class EndpointError(RolloutError):
+class EndpointError(PolicyError):
     """The endpoint is down, or answers what no endpoint answers, and went on so through all attempts."""
 
 

@@ -15,7 +15,7 @@ _BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", 
 
 def visible(text: str) -> str:
     """What a model said after it had thought."""
-    return _THINKING.sub("", text, count=1).strip()
+    return str(_THINKING.sub("", text, count=1)).strip()
 
 
 def code_in(text: str) -> str:
@@ -27,7 +27,7 @@ def code_in(text: str) -> str:
     blocks = [body for language, body in _BLOCK.findall(visible(text)) if language.lower() in ("python", "py", "")]
     if not blocks:
         raise RejectedError(GATE, "no code", "there is no ```python block, or it does not end")
-    return max(blocks, key=len).strip("\n") + "\n"
+    return str(max(blocks, key=len)).strip("\n") + "\n"
 
 
 def json_in(text: str, kind: type) -> Any:

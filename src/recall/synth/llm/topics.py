@@ -1,4 +1,4 @@
-"""Settings to ask for: a seeded draw from a taxonomy, and a filter that keeps out what is too much like what was there."""
+"""Settings to ask for: a seeded draw from a taxonomy, and a measure of how much texts are like earlier ones."""
 
 import random
 import re

@@ -18,4 +18,4 @@ def prompt(step: str, **values: str) -> str:
 
 @lru_cache
 def _text(step: str) -> str:
-    return resources.files("recall.synth.llm.prompts").joinpath(f"{step}.txt").read_text(encoding="utf-8").strip("\n")
+    return resources.files("recall.synth.llm.prompts").joinpath(f"{step}.txt").read_text(encoding="utf-8").strip()
