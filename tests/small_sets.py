@@ -70,7 +70,7 @@ def write(
     **options: Any,
 ) -> Manifest:
     """Write a set with the small generator."""
-    with Workers(makes(seed, splits), workers, block=4) as made:
+    with Workers(makes(seed, splits), splits, workers, block=4) as made:
         return write_set(
             directory, made.stream, kind="small", recipe=recipe, seed=seed, splits=splits, shard_rows=5, **options
         )

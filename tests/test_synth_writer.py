@@ -157,7 +157,7 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
 
 def test_attempts_that_end_early_leave_a_set_that_goes_on(whole: Path, tmp_path: Path) -> None:
     def some(rows: int) -> object:
-        with Workers(makes(), block=4) as workers:
+        with Workers(makes(), SPLITS, block=4) as workers:
             return write_set(
                 tmp_path,
                 lambda split, start: islice(workers.stream(split, start), rows),
@@ -191,7 +191,7 @@ def test_a_task_out_of_place_is_a_bug(tmp_path: Path) -> None:
 
 
 def test_rows_are_written_as_they_are_made(tmp_path: Path) -> None:
-    with Workers(makes(splits={"train": 600})) as workers:
+    with Workers(makes(splits={"train": 600}), {"train": 600}) as workers:
         write_set(tmp_path, workers.stream, kind="small", recipe={}, seed=0, splits={"train": 600}, shard_rows=1000)
     file = pyarrow.parquet.ParquetFile(tmp_path / "train-00000.parquet")
     assert file.metadata.num_row_groups > 1

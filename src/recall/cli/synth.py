@@ -1,14 +1,26 @@
-"""`recall synth`: write generated tasks as rows that any trainer of the published format can read."""
+"""`recall synth`: makes tasks, as sets of shards or as files of rows. Where they come from is `synth/`'s business."""
 
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from recall.config import Positional, Settings
+from recall.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recall.datasets.sets import Manifest
+    from recall.synth.writer import Progress
+    from recall.types import Task
 
 
-class Synth(Settings):
-    """Generate tasks over fictional worlds and write them as task rows (.parquet or .jsonl)."""
+class Nano(Settings):
+    """Write tasks of the small generator, which nano was pretrained with, as task rows (.parquet or .jsonl)."""
 
     out: Positional[Path]
     """The file to write."""
@@ -31,3 +43,123 @@ class Synth(Settings):
         write_tasks(self.out, tasks)
         print(f"{self.out}: {len(tasks)} tasks, {', '.join(self.kinds)}, split {self.split}, seed {self.seed}")
         return 0
+
+
+class Procedural(Settings):
+    """Make a set of certified tasks over invented worlds, without a language model.
+
+    The directory can be interrupted at any moment and made again with the same settings: it goes on after the
+    last shard. Its bytes depend on recipe, seed and rows alone.
+    """
+
+    out: Path
+    """The directory of the set."""
+    rows: int = Field(default=1000, ge=1)
+    """Certified tasks in all."""
+    seed: int = 0
+    """Decides everything, with the recipe."""
+    recipe: str = "default"
+    """default, nano, published, hard, or a TOML file."""
+    splits: str | None = None
+    """Shares of the splits, as train=0.9,new_worlds=0.1; none takes the usual ones."""
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Processes that make tasks."""
+    shard_rows: int = Field(default=5000, ge=1)
+    """Rows of a shard; an interruption loses at most one."""
+
+    def main(self) -> int:
+        """Make the set, and say what came of it."""
+        from recall.synth.procedural.recipe import recipe_of
+        from recall.synth.sets import SHARES, rows_of, shares_of, write_procedural_set
+
+        splits = rows_of(self.rows, shares_of(self.splits) if self.splits is not None else SHARES)
+        recipe = recipe_of(self.recipe)
+        with progress_of(splits) as on_progress:
+            manifest = write_procedural_set(
+                self.out,
+                recipe,
+                seed=self.seed,
+                splits=splits,
+                workers=min(self.workers, self.rows),
+                shard_rows=self.shard_rows,
+                on_progress=on_progress,
+            )
+        print("\n".join(summary(self.out, manifest)))
+        return 0
+
+
+class Export(Settings):
+    """Write the tasks of a set as rows of another format, for other trainers.
+
+    recall_v1 is the published row, five columns and nothing else, that a sandbox without memory can run: tasks
+    about state, and tasks whose tools remember something between two calls, are left out and counted.
+    """
+
+    source: Positional[Path]
+    """A set, DIR/SPLIT of one, or a file of tasks."""
+    out: Positional[Path]
+    """The .parquet or .jsonl file to write; one that exists is not replaced."""
+    format: Literal["recall_v1"] = "recall_v1"
+    """The format of the rows."""
+
+    def main(self) -> int:
+        """Write the file, and say what was left out."""
+        from recall.datasets.published import write_published
+        from recall.datasets.rows import iter_tasks
+        from recall.synth.stateless import state_of
+
+        if self.out.exists():
+            raise ConfigError(f"{self.out}: exists; choose another name")
+        left_out: Counter[str] = Counter()
+
+        def stateless() -> "Iterator[Task]":
+            for task in iter_tasks(self.source):
+                if (why := state_of(task)) is None:
+                    yield task
+                else:
+                    left_out[why] += 1
+
+        written = write_published(self.out, stateless())
+        print(f"{self.out}: {written} tasks written, {left_out.total()} left out")
+        for why, count in left_out.most_common():
+            print(f"  left out {count}: {why}")
+        return 0
+
+
+@contextmanager
+def progress_of(splits: "dict[str, int]") -> "Iterator[Progress]":
+    """Show the rows of each split as they are made, on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        shown = {split: bars.add_task(split, total=rows, start=False, rate="") for split, rows in splits.items()}
+        started: set[str] = set()
+
+        def on_progress(split: str, rows: int, tried: int) -> None:
+            bar = shown[split]
+            if split not in started:
+                started.add(split)
+                bars.start_task(bar)
+            speed = bars.tasks[bar].speed
+            bars.update(bar, completed=rows, rate=f"{speed:.0f} a second" if speed else "")
+
+        yield on_progress
+
+
+def summary(directory: Path, manifest: "Manifest") -> "Iterator[str]":
+    """What a set came to, and how many attempts each certificate threw away."""
+    state = "" if manifest.complete else f", incomplete: {sum(manifest.splits.values())} were asked for"
+    yield f"{directory}: {manifest.rows} tasks in {len(manifest.shards)} shards, seed {manifest.seed}{state}"
+    yield "  " + ", ".join(f"{split} {rows}" for split, rows in manifest.splits.items())
+    if manifest.tried:
+        yield f"  {manifest.tried} attempts, {manifest.rows / manifest.tried:.1%} accepted"
+    for gate, reasons in manifest.rejected.items():
+        yield f"  {gate}: " + ", ".join(f"{reason} {count}" for reason, count in reasons.items())

@@ -8,14 +8,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import count
 from types import TracebackType
 
 from recall.errors import RolloutError, boundary
 from recall.synth.made import Made, Make
 
 BLOCK = 64
-"""Tasks that a worker is asked for at once: a fraction of a second of work. The set does not depend on it."""
+"""Tasks that a worker is asked for at once at most: a fraction of a second of work. The set does not depend on it."""
 
 
 class Workers:
@@ -24,15 +23,19 @@ class Workers:
     Ctrl-C is the parent's business alone, and no worker outlives it.
     """
 
-    def __init__(self, makes: Mapping[str, Make], workers: int = 1, *, block: int = BLOCK) -> None:
+    def __init__(
+        self, makes: Mapping[str, Make], wanted: Mapping[str, int], workers: int = 1, *, block: int = BLOCK
+    ) -> None:
         """Take what to make.
 
         Args:
             makes: for each split, what makes its tasks.
+            wanted: for each split, how many tasks will be enough if each number has one; no work is begun beyond that
+                before it turns out to be needed.
             workers: processes.
-            block: tasks of one request.
+            block: tasks of one request at most.
         """
-        self._makes, self._workers, self._block = makes, workers, block
+        self._makes, self._wanted, self._workers, self._block = makes, wanted, workers, block
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
@@ -55,21 +58,33 @@ class Workers:
             RolloutError: a worker died.
         """
         make = self._makes[split]
-        blocks = (range(first, first + self._block) for first in count(start, self._block))
         if self._pool is None:
-            for block in blocks:
+            for block in self._blocks(split, start):
                 yield from make(block)
             return
         waiting: deque[Future[list[Made]]] = deque()
+        blocks = self._blocks(split, start)
         try:
             with boundary(RolloutError, "making tasks in several processes", BrokenProcessPool):
+                at = start
                 while True:
-                    while len(waiting) < 2 * self._workers:
-                        waiting.append(self._pool.submit(_make, make, next(blocks)))
+                    while not waiting or (len(waiting) < 2 * self._workers and at < self._wanted[split]):
+                        block = next(blocks)
+                        at = block.stop
+                        waiting.append(self._pool.submit(_make, make, block))
                     yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _blocks(self, split: str, start: int) -> Iterator[range]:
+        """Numbers from `start` on, in blocks that give every worker something to do."""
+        wanted = self._wanted[split]
+        size = max(1, min(self._block, (wanted - start) // (2 * self._workers)))
+        while True:
+            stop = min(start + size, wanted) if start < wanted else start + size
+            yield range(start, stop)
+            start = stop
 
 
 def _make(make: Make, block: range) -> list[Made]:
