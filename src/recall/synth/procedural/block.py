@@ -45,7 +45,7 @@ class Block:
             pool: the domains that foreign tools come from.
         """
         self.recipe = recipe
-        loaded = skins.load(skin) if skin in skins.NAMES else skins.read(Path(skin))
+        loaded = skins.read(Path(skin)) if skin.endswith(".toml") else skins.load(skin)
         self.world = draw_world(rng, trim(rng, loaded, recipe), recipe)
         self.shape = shape_of(self.world.skin)
         self.id = f"{rng.getrandbits(48):012x}"
@@ -53,7 +53,7 @@ class Block:
         self.shuffled = shuffle(rng, self.world)
         paged, prose = rng.random() < recipe.pages, rng.random() < recipe.prose
         page_size = rng.randint(*recipe.page_size) if paged else 0
-        self.style = draw_style(rng, keyed=self.world.keyed, prose=prose, page_size=page_size)
+        self.style = draw_style(rng, keyed=self.world.keyed, prose=prose, page_size=page_size, plain=recipe.plain)
         money = "convert" in recipe.operators
         self.rates = {name: rng.randrange(11, 999) / 100 for name in rng.sample(CURRENCIES, 3)} if money else {}
         self._draw_tools(rng, pool)

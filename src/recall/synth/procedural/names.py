@@ -77,6 +77,9 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             "k r sh m n z d",
             "abad zhan dur kand maz orum",
         ),
+        "plain": _language(
+            "b d f g k l m n r s t v z", "a e i o", "-", "n r s l m d t k", "ba do fe gi ka lo me ni ra so te vi za"
+        ),
         "brith": _language(
             "b c d g h l m n p r t w br cr gl gw th",
             "a e i o u y",

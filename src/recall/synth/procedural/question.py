@@ -232,7 +232,8 @@ class Voice:
                 return self._say(_CHARGES).format(factor=node.factor, many=self.many(node.source))
             case Combine():
                 ways = _SUMS if node.sum else _DIFFERENCES
-                ways = ways[:1] if self.plain else ways
+                if self.plain:
+                    ways = ("the sum of {left} and {right}",) if node.sum else ("the difference of {left} and {right}",)
                 return self._say(ways).format(left=self.scalar(node.left), right=self.scalar(node.right))
             case Days():
                 return self._say(_DAYS).format(left=self.scalar(node.left), right=self.scalar(node.right))

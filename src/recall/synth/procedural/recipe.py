@@ -38,7 +38,9 @@ class Recipe(Settings):
     """How worlds, tools and tasks are drawn. A span is drawn from evenly, a share is a probability."""
 
     skins: tuple[str, ...] = ()
-    """The domains, by name; none means all that are not held out."""
+    """The domains, by name or as .toml files; none means all of the house's that are not held out."""
+    held_out_skins: tuple[str, ...] = ()
+    """The domains of the split `new_skins`; none means the house's that are held out."""
     tasks_per_world: int = Field(default=8, ge=1, le=256)
     """Tasks that share a world; each has a question, a choice of visible tools and a program of its own."""
     operators: tuple[Operator, ...] = OPERATORS
@@ -93,9 +95,11 @@ class Recipe(Settings):
             raise ValueError("rows: at least 4")
         if self.entities[0] < 1 or self.fields[0] < 1:
             raise ValueError("entities and fields: at least 1")
-        for name in self.skins:
-            if name not in skins.NAMES and not name.endswith(".toml"):
+        for name in (*self.skins, *self.held_out_skins):
+            if name not in (*skins.NAMES, *skins.PLAIN) and not name.endswith(".toml"):
                 raise ValueError(f"skins: no {name!r}; accepted: a .toml file, or one of {', '.join(skins.NAMES)}")
+        if both := {*self.skins} & {*self.held_out_skins}:
+            raise ValueError(f"held_out_skins: {sorted(both)[0]!r} is trained on too")
         if not self.operators:
             raise ValueError("operators: at least one")
         return self
@@ -158,7 +162,7 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
         "nano": Recipe(
             operators=("hop", "combine"), calls=(1, 4), entities=(3, 4), fields=(2, 3), rows=(4, 6), tools=(3, 6),
             ids=0.0, records=0.0, prose=0.0, pages=0.0, duplicates=(0, 0), foreign=(0, 1), decoys=0.0, failing=0.0,
-            denied=0.0,
+            denied=0.0, skins=skins.PLAIN[:2], held_out_skins=skins.PLAIN[2:],
             plain=True,
         ),
         "published": Recipe(

@@ -1,14 +1,14 @@
 """How the tools of one world are named and what their results look like, as one programmer's interface would be."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 Case = Literal["snake", "camel"]
-Wrapping = Literal["bare", "result", "named", "prose"]
-"""What a tool that reads one value returns: the value, an object under `result` or under what it is called, or text."""
+Wrapping = Literal["bare", "result", "value", "named", "prose"]
+"""What a tool that reads one value returns: the value, an object under some name, or text."""
 
 _NAMES: Mapping[str, Sequence[str]] = MappingProxyType(
     {
@@ -48,6 +48,20 @@ _KEYS: Mapping[str, Sequence[str]] = MappingProxyType(
     }
 )
 
+_PLAIN: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        **dict.fromkeys(_NAMES, ("{entity}_{word}",)),
+        "field": (
+            "get_{word}", "find_{word}", "lookup_{word}", "fetch_{word}", "{word}_of", "{word}", "query_{word}",
+            "{word}_lookup",
+        ),
+        "add": ("sum", "get_sum", "find_sum", "sum_of", "query_sum"),
+        "subtract": ("difference", "get_difference", "find_difference", "difference_of", "query_difference"),
+    }
+)  # fmt: skip
+"""The patterns of plain tools, in which a word means one thing whatever it is about."""
+_PLAIN_KEYS = ("name", "key", "entity", "subject", "id")
+
 
 @dataclass(frozen=True, slots=True)
 class Style:
@@ -67,6 +81,8 @@ class Style:
     """Entries of a page; 0 for lists that come whole."""
     page: str
     """The name of the parameter that takes the number of a page."""
+    plain: bool = False
+    """Whether names and descriptions are as short as they get."""
 
     def name(self, verb: str, **words: str) -> str:
         """The name of a tool."""
@@ -80,9 +96,7 @@ class Style:
         return first + "".join(part.capitalize() for part in rest)
 
 
-def draw_style(
-    rng: random.Random, *, keyed: str, prose: bool, page_size: int, key: Callable[[str], bool] = bool
-) -> Style:
+def draw_style(rng: random.Random, *, keyed: str, prose: bool, page_size: int, plain: bool = False) -> Style:
     """A style.
 
     Args:
@@ -90,14 +104,15 @@ def draw_style(
         keyed: whether entities are known by `name` or by `id`.
         prose: answer in sentences where a tool gives one value.
         page_size: entries of a page, 0 for none.
-        key: which parameter patterns are accepted.
+        plain: as short as it gets.
     """
     return Style(
-        case=rng.choice(("snake", "snake", "snake", "camel")),
-        names={verb: rng.choice(patterns) for verb, patterns in _NAMES.items()},
-        key=rng.choice([pattern for pattern in _KEYS[keyed] if key(pattern)]),
-        wrapping="prose" if prose else rng.choice(("bare", "result", "named")),
+        case="snake" if plain else rng.choice(("snake", "snake", "snake", "camel")),
+        names={verb: rng.choice(patterns) for verb, patterns in (_PLAIN if plain else _NAMES).items()},
+        key=rng.choice(_PLAIN_KEYS if plain else _KEYS[keyed]),
+        wrapping="prose" if prose else rng.choice(("bare", "value" if plain else "result", "named")),
         listing=rng.choice(("bare", "items")),
         page_size=page_size,
         page=rng.choice(("page", "page_number", "p")),
+        plain=plain,
     )

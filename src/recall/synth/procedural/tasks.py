@@ -89,9 +89,9 @@ class ProceduralTasks:
 
     def _block(self, number: int, again: int) -> Block:
         rng = random.Random(f"{self._key}/{number}/{again}")
-        pool = self.recipe.skins or [
-            name for name in skins.NAMES if (name in skins.HELD_OUT) == (self.split == "new_skins")
-        ]
+        held_out = self.recipe.held_out_skins or skins.HELD_OUT
+        trained = self.recipe.skins or [name for name in skins.NAMES if name not in held_out]
+        pool = held_out if self.split == "new_skins" else trained
         return Block(rng, self.recipe, rng.choice(pool), pool)
 
     def _task(self, block: Block, rng: random.Random, index: int, tried: list[Attempt]) -> Task | None:

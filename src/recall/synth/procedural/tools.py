@@ -147,15 +147,14 @@ def _tools_of(rng: random.Random, maker: "_Maker", entity: Entity, recipe: Recip
     else:
         for name, noun, kind in columns(maker.world, entity):
             yield maker.value(entity, name, noun, kind)
-    for other in maker.world.skin.entities:
-        for link in other.links:
-            if link.to == entity.name:
-                yield maker.members(other, link, entity)
-    for label in entity.labels:
-        yield maker.where(entity, label.name, label.noun, label.values)
-    for field in entity.fields:
-        if field.kind.ordered:
-            yield maker.range(entity, field.name, field.noun, field.kind)
+    if "members" in recipe.operators:
+        for other in maker.world.skin.entities:
+            yield from (maker.members(other, link, entity) for link in other.links if link.to == entity.name)
+    if "where" in recipe.operators:
+        yield from (maker.where(entity, label.name, label.noun, label.values) for label in entity.labels)
+    if "range" in recipe.operators:
+        ordered = (field for field in entity.fields if field.kind.ordered)
+        yield from (maker.range(entity, field.name, field.noun, field.kind) for field in ordered)
     if not recipe.stateless and "update" in recipe.operators:
         if entity.states is not None:
             for action in entity.states.actions:
@@ -187,6 +186,8 @@ class _Maker:
 
     def _key(self, entity: Entity) -> tuple[str, dict[str, Any]]:
         name = self.style.cased(self.style.key.format(entity=entity.name))
+        if self.style.plain:
+            return name, {"type": "string"}
         told = f"{'id' if self.world.keyed == 'id' else 'name'} of the {entity.noun}"
         return name, {"type": "string", "description": told}
 
@@ -197,7 +198,8 @@ class _Maker:
         unit = f", in {kind.unit}" if kind is not None and kind.unit else ""
         value, path, match = self._wrapped(f'_row("{entity.name}", {key})["{word}"]', word, noun, key, kind)
         source = f"def {name}({key}):\n    return {value}\n"
-        spec = ToolSpec(name, f"The {noun} of a {entity.noun}{unit}.", _parameters({key: schema}))
+        told = f"{noun} of a {entity.noun}" if self.style.plain else f"The {noun} of a {entity.noun}{unit}."
+        spec = ToolSpec(name, told, _parameters({key: schema}))
         return Tool(Operation("field", entity.name, word), spec, {"key": key}, source, path, match)
 
     def _wrapped(
@@ -210,7 +212,8 @@ class _Maker:
             return f'"The {noun} of " + {key} + " is " + {value} + "."', (), r" is (.+)\.$"
         if wrapping == "named":
             return f'{{"{self.style.cased(word)}": {value}}}', (self.style.cased(word),), ""
-        return f'{{"result": {value}}}', ("result",), ""
+        wrapping = "value" if wrapping == "value" else "result"
+        return f'{{"{wrapping}": {value}}}', (wrapping,), ""
 
     def record(self, entity: Entity) -> Tool:
         """Reads every column of one entity."""
@@ -309,7 +312,9 @@ class _Maker:
         name = self.style.name(verb)
         expression = "a + b" if verb == "add" else "abs(a - b)"
         told = "The sum of two numbers." if verb == "add" else "The difference between two numbers, never negative."
-        schema = {"type": "number"}
+        if self.style.plain:
+            told = "sum of two numbers" if verb == "add" else "difference of two numbers"
+        schema = {"type": "integer" if self.style.plain else "number"}
         source = f"def {name}(a, b):\n    return round({expression}, 6)\n"
         return Tool(
             Operation(verb), ToolSpec(name, told, _parameters({"a": schema, "b": schema})), {"a": "a", "b": "b"}, source

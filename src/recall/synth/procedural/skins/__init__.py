@@ -14,6 +14,7 @@ from recall.synth.procedural.skins.schema import Action, Entity, Field, Label, L
 __all__ = [
     "HELD_OUT",
     "NAMES",
+    "PLAIN",
     "Action",
     "Entity",
     "Field",
@@ -66,6 +67,10 @@ HELD_OUT: tuple[str, ...] = ("apiary", "courier", "auction_house", "ice_station"
 """The skins of the split `new_skins`."""
 
 
+PLAIN: tuple[str, ...] = ("plain_first", "plain_second", "plain_held_out")
+"""Skins in the words that nano's base has read, for the recipe `nano`; the last is held out."""
+
+
 @cache
 def load(name: str) -> Skin:
     """A skin of the house by name; read once.
@@ -73,7 +78,7 @@ def load(name: str) -> Skin:
     Raises:
         ConfigError: there is none of this name, or its file is not a skin.
     """
-    if name not in NAMES:
-        raise ConfigError(f"{name!r}: no such skin; there are {', '.join(NAMES)}")
+    if name not in (*NAMES, *PLAIN):
+        raise ConfigError(f"{name!r}: no such skin; there are {', '.join((*NAMES, *PLAIN))}")
     file = resources.files(__name__).joinpath(f"{name}.toml")
     return parse(file.read_text(encoding="utf-8"), f"{name}.toml")
