@@ -183,7 +183,7 @@ def chains(skin: skins.Skin, start: str, seen: frozenset[str] = frozenset()) -> 
 
 def test_every_file_is_a_skin_and_every_skin_a_file() -> None:
     files = {file.name for file in resources.files(skins).iterdir() if file.name.endswith(".toml")}
-    assert files == {f"{name}.toml" for name in skins.NAMES}
+    assert files == {f"{name}.toml" for name in (*skins.NAMES, *skins.PLAIN)}
     assert all(skin.name == name for skin, name in zip(SKINS, skins.NAMES, strict=True))
 
 
@@ -241,7 +241,13 @@ def test_no_two_skins_share_many_words() -> None:
 def test_every_kind_and_every_language_is_spoken() -> None:
     used = {field.kind.name for skin in SKINS for entity in skin.entities for field in entity.fields}
     assert set(KINDS) - used <= {"flag", "thing_name"}
-    assert {skin.language for skin in SKINS} == set(LANGUAGES)
+    assert {skin.language for skin in SKINS} | {"plain"} == set(LANGUAGES)
+
+
+def test_plain_skins_share_no_word_with_the_one_held_out() -> None:
+    *trained, held_out = (skins.load(name) for name in skins.PLAIN)
+    words = {word for skin in trained for entity in skin.entities for word in entity.words}
+    assert not words & {word for entity in held_out.entities for word in entity.words}
 
 
 def test_skins_are_equal_when_read_again(tmp_path: Path) -> None:

@@ -78,7 +78,11 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             "abad zhan dur kand maz orum",
         ),
         "plain": _language(
-            "b d f g k l m n r s t v z", "a e i o", "-", "n r s l m d t k", "ba do fe gi ka lo me ni ra so te vi za"
+            "b d f g k l m n r s t v z",
+            "a e i o",
+            "-",
+            "n r s l m d t k",
+            "ba be bo da di do fa fe fi ga ge gi ka ki ko la li lo ma me mo na ne ni ra re ri sa se so ta te to va ve vi za zo",
         ),
         "brith": _language(
             "b c d g h l m n p r t w br cr gl gw th",
