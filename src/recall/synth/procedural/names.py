@@ -82,7 +82,8 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             "a e i o",
             "-",
             "n r s l m d t k",
-            "ba be bo da di do fa fe fi ga ge gi ka ki ko la li lo ma me mo na ne ni ra re ri sa se so ta te to va ve vi za zo",
+            "ba be bo da di do fa fe fi ga ge gi ka ki ko la li lo "
+            "ma me mo na ne ni ra re ri sa se so ta te to va ve vi za zo",
         ),
         "brith": _language(
             "b c d g h l m n p r t w br cr gl gw th",
