@@ -20,7 +20,9 @@ from recall.retriever.base import Passage, Retriever
 from recall.rollout import rollout
 from recall.types import Sampling, Trajectory
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[\\])|\n+")
+_SENTENCE_END = re.compile(
+    r"(?:(?<![A-Z])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bJr)(?<!\bMrs)\.|[!?])[\"')\]]*(?=\s+[\"'(\[\\]?[A-Z0-9])|(?=\n)"
+)
 _ANSWER_IS = re.compile(r"\banswer is:?\s*(.+)", re.IGNORECASE | re.DOTALL)
 
 
@@ -205,8 +207,10 @@ def answer_in(text: str) -> str | None:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a text, as far as full stops and capitals tell."""
-    return _SENTENCE_END.split(text.strip(), maxsplit=1)[0].strip()
+    """The first sentence of a text, as far as full stops and capitals tell; no longer than its first line."""
+    text = text.strip()
+    end = _SENTENCE_END.search(text)
+    return text[: end.end()] if end else text
 
 
 def _told(text: str) -> str | None:
