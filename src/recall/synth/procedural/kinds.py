@@ -9,13 +9,14 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from fractions import Fraction
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 from recall.synth.procedural import names
+from recall.synth.procedural.names import pick
 from recall.types import AnswerType
 
 Value = str | int | float
@@ -81,32 +82,32 @@ def enumeration(name: str, values: Sequence[str]) -> Kind:
 
 
 def _choice(values: tuple[str, ...], rng: random.Random) -> str:
-    return rng.choice(values)
+    return pick(rng, values)
 
 
-def _even(low: int, high: int, places: int, rng: random.Random) -> int | float:
-    return _written(rng.randint(low, high), places)
+def _even(low: int, steps: int, places: int, rng: random.Random) -> int | float:
+    return _written(low + int(rng.random() * steps), places)
 
 
-def _log_even(low: int, high: int, places: int, rng: random.Random) -> int | float:
-    return _written(min(high, int(math.exp(rng.uniform(math.log(low), math.log(high + 1))))), places)
+def _log_even(low: float, ratio: float, high: int, places: int, rng: random.Random) -> int | float:
+    return _written(min(high, int(math.exp(low + rng.random() * ratio))), places)
 
 
 def _written(steps: int, places: int) -> int | float:
     return steps / 10**places if places else steps
 
 
-def _day(first: date, days: int, rng: random.Random) -> str:
-    return (first + timedelta(days=rng.randrange(days))).isoformat()
+def _day(first: int, days: int, rng: random.Random) -> str:
+    return date.fromordinal(first + int(rng.random() * days)).isoformat()
 
 
 def _minute(rng: random.Random) -> str:
-    hours, minutes = divmod(rng.randrange(24 * 60), 60)
+    hours, minutes = divmod(int(rng.random() * 24 * 60), 60)
     return f"{hours:02}:{minutes:02}"
 
 
 def _second(rng: random.Random) -> str:
-    return f"{_minute(rng)}:{rng.randrange(60):02}"
+    return f"{_minute(rng)}:{int(rng.random() * 60):02}"
 
 
 def _truth(rng: random.Random) -> bool:
@@ -132,12 +133,15 @@ def _quantity(
     bits = math.log2(count)
     if log:  # the differential entropy of the density 1 / (x ln(b/a)) over steps of one
         bits = math.log2(math.log((last + 1) / first)) + (math.log2(first) + math.log2(last + 1)) / 2
+    sample = partial(_even, first, count, places)
+    if log:
+        sample = partial(_log_even, math.log(first), math.log((last + 1) / first), last, places)
     answer = AnswerType("number", tolerance=0.5 * 10**-places) if places else AnswerType("integer")
     return Kind(
         name,
         "number" if places else "integer",
         answer,
-        partial(_log_even if log else _even, first, last, places),
+        sample,
         unit=unit,
         bits=bits,
         answerable=bits >= ANSWERABLE_BITS if answerable is None else answerable,
@@ -151,7 +155,7 @@ def _quantity(
 
 def _dates(name: str, first: date, last: date) -> Kind:
     days = (last - first).days + 1
-    sample = partial(_day, first, days)
+    sample = partial(_day, first.toordinal(), days)
     return Kind(name, "string", AnswerType("date"), sample, bits=math.log2(days), answerable=True, ordered=True)
 
 
