@@ -1,0 +1,101 @@
+"""The words that a sparse index knows a text by. The settings are kept with the index, and queries go through the same.
+
+The steps are those of `bm25s.tokenize`: lower case, words by a pattern, stop words out, stems. FlashRAG's server stems
+its corpus but not its queries, which costs 9 to 13 points of recall@5; here there is one function for both.
+"""
+
+import re
+import threading
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from recall.config import Settings
+
+_REMEMBERED = 1 << 20
+"""Words whose stems are remembered, so that odd queries cannot fill the memory."""
+
+
+class TokenizerSettings(Settings):
+    """How a text is cut into words."""
+
+    pattern: str = r"(?u)\b\w\w+\b"
+    """A regular expression of what a word is."""
+    lower: bool = True
+    """Whether case is ignored."""
+    stopwords: Literal["english", "none"] | tuple[str, ...] = "english"
+    """Words that are left out: bm25s's English ones, none, or a list."""
+    stemmer: str = "english"
+    """A Snowball stemmer of PyStemmer, such as english, german, french; or none."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _is_a_pattern(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return pattern
+
+    def resolved(self) -> "TokenizerSettings":
+        """The same with its stop words written out, so that another version of bm25s changes nothing.
+
+        Raises:
+            ConfigError: there is no such stemmer.
+        """
+        from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
+
+        _stemmer(self.stemmer)
+        words = (
+            {"english": tuple(STOPWORDS_EN), "none": ()}.get(self.stopwords)
+            if isinstance(self.stopwords, str)
+            else self.stopwords
+        )
+        return self.model_copy(update={"stopwords": words})
+
+
+class Tokenizer:
+    """Cuts texts into stems; safe to use from many threads."""
+
+    def __init__(self, settings: TokenizerSettings) -> None:
+        """Take settings that are `resolved`."""
+        self.settings = settings
+        """How it cuts."""
+        self._find = re.compile(settings.pattern).findall
+        self._stem = _stemmer(settings.stemmer)
+        self._lock = threading.Lock()  # a PyStemmer object serves one thread at a time
+        self._stems: dict[str, str | None] = dict.fromkeys(settings.stopwords)
+
+    def words(self, text: str) -> list[str]:
+        """The stems of a text, in order, repeated as they are repeated."""
+        stems = self._stems
+        found = []
+        for word in self._find(text.lower() if self.settings.lower else text):
+            try:
+                stem = stems[word]
+            except KeyError:
+                stem = self._remember(word)
+            if stem is not None:
+                found.append(stem)
+        return found
+
+    def _remember(self, word: str) -> str:
+        with self._lock:
+            stem: str = self._stem(word)
+        if len(self._stems) < _REMEMBERED:
+            self._stems[word] = stem
+        return stem
+
+
+def _stemmer(name: str) -> Any:
+    if name == "none":
+        return str
+    import Stemmer  # type: ignore[import-not-found]
+
+    from recall.errors import ConfigError
+
+    if name not in Stemmer.algorithms():
+        raise ConfigError(
+            f"--tokenizer.stemmer: {name!r} is no stemmer; accepted: none, {', '.join(Stemmer.algorithms())}"
+        )
+    return Stemmer.Stemmer(name).stemWord
