@@ -1,0 +1,152 @@
+"""The leaderboard without its checkers: entries, schemas, what is written for the checkers, the turns of a dialogue."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recall.errors import ConfigError
+from recall.evaluation.bfcl.checkers import Checkers
+from recall.evaluation.bfcl.entries import Entry, read_entries
+from recall.evaluation.bfcl.environment import APPEARED, MOST_STEPS, UNKNOWN, BfclEnvironment
+from recall.evaluation.bfcl.functions import as_ast, as_code, tools_of
+from recall.evaluation.bfcl.script import truth_script
+from recall.types import AssistantTurn, Message, StopReason, ToolCall
+
+DOCUMENTS = [
+    {"name": "cd", "description": "Go.", "parameters": {"type": "dict", "properties": {"folder": {"type": "string"}}}},
+    {"name": "sort", "description": "Sort.", "parameters": {"type": "dict", "properties": {"file": {"type": "any"}}}},
+]
+
+
+class Backends(Checkers):
+    """A backend that says what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("none"))
+        self.open_ids: set[str] = set()
+
+    async def open(self, episode_id: str, entry: Entry) -> list[str]:
+        self.open_ids.add(episode_id)
+        return ["cd", "sort"]
+
+    async def call(self, episode_id: str, name: str, arguments: Mapping[str, Any]) -> str:
+        return f"{name} {json.dumps(arguments)}"
+
+    async def close(self, episode_id: str) -> None:
+        self.open_ids.remove(episode_id)
+
+
+def data(tmp_path: Path, **changes: Any) -> Path:
+    row = {
+        "id": "multi_turn_miss_func_0",
+        "question": [[{"role": "user", "content": "Go."}], []],
+        "involved_classes": ["GorillaFileSystem"],
+        "initial_config": {},
+        "missed_function": {"1": ["sort"]},
+        **changes,
+    }
+    for folder, rows in (
+        ("questions/BFCL_v4_multi_turn_miss_func", [row]),
+        (
+            "possible_answer/BFCL_v4_multi_turn_miss_func",
+            [{"id": row["id"], "ground_truth": [["cd('a')"], ["sort(file='b')"]]}],
+        ),
+        ("multi_turn_func_doc/gorilla_file_system", DOCUMENTS),
+    ):
+        path = tmp_path / f"{folder}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(json.dumps(each) for each in rows))
+    return tmp_path
+
+
+def entry(tmp_path: Path) -> Entry:
+    (only,) = read_entries(data(tmp_path), "multi_turn_miss_func")
+    return only
+
+
+def test_a_function_that_is_missing_appears_in_its_turn(tmp_path: Path) -> None:
+    found = entry(tmp_path)
+    assert [each["name"] for each in found.functions] == ["cd"]
+    assert [each["name"] for each in found.appearing[1]] == ["sort"]
+    assert found.truth == [["cd('a')"], ["sort(file='b')"]]
+
+
+@pytest.mark.parametrize(
+    ("category", "told"),
+    [("web_search_base", "SerpAPI"), ("memory_vector", "embedding"), ("simple", "accepted: simple_python")],
+)
+def test_a_category_that_cannot_be_played_says_why(tmp_path: Path, category: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        read_entries(tmp_path, category)
+
+
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"BFCL_v4_irrelevance\.json: cannot be read"):
+        read_entries(tmp_path, "irrelevance")
+
+
+def test_schemas_are_json_schema_at_every_depth() -> None:
+    inner = {"type": "dict", "properties": {"x": {"type": "float", "default": {"type": "dict"}}}}
+    document = {"name": "a.b", "parameters": {"type": "dict", "properties": {"p": inner, "q": {"type": "tuple"}}}}
+    (tool,) = tools_of([document])
+    assert tool.name == "a_b"
+    properties = tool.parameters["properties"]
+    assert tool.parameters["type"] == properties["p"]["type"] == "object"
+    assert properties["p"]["properties"]["x"] == {"type": "number", "default": {"type": "dict"}}
+    assert properties["q"]["type"] == "array"
+    assert as_ast([ToolCall("a_b", {"p": 1})], [document]) == [{"a.b": {"p": 1}}]
+
+
+def test_only_names_and_literals_are_written_for_the_checkers() -> None:
+    assert as_code(ToolCall("f", {"a": "x'y", "b": [1, True, None]})) == 'f(a="x\'y", b=[1, True, None])'
+    assert as_code(ToolCall("f(1) or g", {})) is None
+    assert as_code(ToolCall("f", {"a=open('x'), b": 1})) is None
+
+
+def turn(*calls: ToolCall) -> AssistantTurn:
+    return AssistantTurn("", calls=calls)
+
+
+async def test_a_turn_without_calls_is_answered_by_the_user(tmp_path: Path) -> None:
+    backends = Backends()
+    env = BfclEnvironment(entry(tmp_path), backends, "e")
+    assert await env.start() == (Message("user", "Go."),)
+    step = await env.step(turn(ToolCall("cd", {"folder": "a"})))
+    assert step.messages == (Message("tool", 'cd {"folder": "a"}'),)
+    step = await env.step(turn())
+    assert step.messages[0].role == "user"
+    assert step.messages[0].content.endswith(APPEARED)
+    assert '"sort"' in step.messages[0].content
+    assert [tool.name for tool in env.tools] == ["cd", "sort"]
+    await env.step(turn(ToolCall("sort", {"file": "b"})))
+    assert (await env.step(turn())).stop is StopReason.DONE
+    assert env.played.turns == [[["cd(folder='a')"]], [["sort(file='b')"]]]
+    await env.close()
+    assert not backends.open_ids
+
+
+async def test_what_is_no_method_is_told_to_the_model_and_never_evaluated(tmp_path: Path) -> None:
+    env = BfclEnvironment(entry(tmp_path), Backends(), "e")
+    await env.start()
+    step = await env.step(turn(ToolCall("open", {"file": "/etc/passwd"})))
+    assert "unknown tool 'open'" in step.messages[0].content
+    assert env.played.turns == [[[UNKNOWN]]]
+
+
+async def test_a_turn_of_too_many_steps_is_given_up(tmp_path: Path) -> None:
+    env = BfclEnvironment(entry(tmp_path), Backends(), "e")
+    await env.start()
+    for _ in range(MOST_STEPS):
+        assert (await env.step(turn(ToolCall("cd", {"folder": "a"})))).stop is None
+    assert (await env.step(turn(ToolCall("cd", {"folder": "a"})))).stop is StopReason.MAX_TURNS
+    assert env.played.given_up
+
+
+def test_the_truth_is_written_as_calls_by_name(tmp_path: Path) -> None:
+    said = list(truth_script(entry(tmp_path))(""))
+    assert '{"name": "cd", "arguments": {"folder": "a"}}' in said[0]
+    assert '{"name": "sort", "arguments": {"file": "b"}}' in said[2]
+    assert len(said) == 4
