@@ -23,7 +23,7 @@ setup: $(STAMP) ## make .venv with everything that training and the checks need
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet -e '.[train,serve,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[train,serve,retriever,dev]'
 	@touch $@
 
 train: $(STAMP) ## train on the built-in tasks; RUN=runs/NAME, ARGS="--key value ..."

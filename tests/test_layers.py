@@ -36,7 +36,7 @@ strictly downward in this order too, so two units of the same place know nothing
 ENGINES = {
     "torch", "transformers", "tokenizers", "safetensors", "peft", "vllm", "sglang", "verl", "ray", "trl", "faiss",
     "bm25s", "starlette", "fastapi", "uvicorn", "uvloop", "aiohttp", "prometheus_client", "mcp",
-    "pyarrow", "datasets", "tensorboard",
+    "pyarrow", "datasets", "tensorboard", "tantivy", "Stemmer", "huggingface_hub",
 }  # fmt: skip
 """What the core must not load; each belongs to an extra."""
 
