@@ -1,9 +1,13 @@
-"""`recall data`: look into a file of tasks, and rewrite it. The rows themselves are `datasets/rows.py`'s."""
+"""`recall data`: looks into a file of tasks, rewrites it, reports on a set. Rows are the business of `datasets/`."""
 
+import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pydantic import Field
 
 from recall.config import Positional, Settings
 from recall.errors import ConfigError
@@ -62,6 +66,124 @@ class Convert(Settings):
             print(f"left out: {line}", file=sys.stderr)
         print(f"{self.to}: {len(tasks)} tasks written, {len(skipped)} left out")
         return 0
+
+
+class Report(Settings):
+    """Measure a set of tasks, and say whether it holds: replays, determinism, provenance, guesses, overlaps, sizes.
+
+    Every number comes from the rows themselves, except where it is marked as claimed. The exit status is 1 when a
+    gate is broken; docs/data-report.md says what each means.
+    """
+
+    source: Positional[Path]
+    """A set, DIR/SPLIT of one, or a file of tasks."""
+    html: Path | None = None
+    """Write the report as a page, too."""
+    as_json: bool = Field(default=False, alias="json")
+    """Print the report as JSON instead of tables."""
+    sample: int = Field(default=2000, ge=0)
+    """Tasks to replay in the sandbox and to count the tokens of, of all; 0 replays none."""
+    seed: int = 0
+    """Decides which tasks these are."""
+    against: tuple[Path, ...] = ()
+    """Files of tasks or questions to look for overlaps with: sets, parquet, JSONL."""
+    reward: str = "row"
+    """The reward that guesses are judged by, beside equality."""
+    tokenizer: Path | None = None
+    """A tokenizer.json, or a directory with one; none counts with the tokenizer of nano."""
+    max_prompt_tokens: int = Field(default=1536, ge=1)
+    """Prompts above this are counted as too long; the published training had room for so many tokens."""
+
+    def main(self) -> int:
+        """Print the report."""
+        from recall import rewards
+        from recall.datasets.questions import iter_questions
+        from recall.datasets.rows import iter_tasks
+        from recall.datasets.sets import is_set
+        from recall.synth.report.overlap import Against
+        from recall.synth.report.report import Options, broken, make_report
+        from recall.synth.report.source import source_of
+
+        rewards.get(self.reward)
+        against = [Against(str(file), iter_questions(file)) for file in self.against]
+        source = source_of(self.source)
+        count, tokenizer = _counter(self.tokenizer)
+        with _progress(source.get("made"), self.sample) as (on_row, on_replay):
+            report = make_report(
+                iter_tasks(self.source, parse_env=not is_set(self.source)),
+                source=source,
+                against=against,
+                options=Options(
+                    sample=self.sample,
+                    seed=self.seed,
+                    reward=self.reward,
+                    max_prompt_tokens=self.max_prompt_tokens,
+                    tokenizer=tokenizer,
+                    count=count,
+                    on_row=on_row,
+                    on_replay=on_replay,
+                ),
+            )
+        if self.html is not None:
+            from recall.viewer.dataset.page import write_page
+
+            write_page(report, self.html)
+        if self.as_json:
+            print(json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False))
+        else:
+            from rich.console import Console
+
+            from recall.viewer.dataset.terminal import renderables
+
+            console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+            for shown in renderables(report):
+                console.print(shown)
+            if self.html is not None:
+                console.print(f"page: {self.html}", soft_wrap=True)
+        return 1 if broken(report) else 0
+
+
+def _counter(tokenizer: Path | None) -> tuple[Callable[[str], int] | None, str]:
+    """What counts tokens, and its name; None and why not where `tokenizers` is not installed.
+
+    Raises:
+        ConfigError: there is no such tokenizer.
+    """
+    from importlib import resources, util
+
+    if util.find_spec("tokenizers") is None:
+        if tokenizer is not None:
+            raise ConfigError("--tokenizer: tokenizers is not installed; it comes with: pip install 'recall[train]'")
+        return None, "tokenizers is not installed"
+    from tokenizers import Tokenizer
+
+    file = tokenizer or Path(str(resources.files("recall.nano").joinpath("weights")))
+    file = file / "tokenizer.json" if file.is_dir() else file
+    if not file.is_file():
+        raise ConfigError(f"--tokenizer: {file}: no such file; it takes a tokenizer.json, or a directory with one")
+    try:
+        loaded = Tokenizer.from_file(str(file))
+    except Exception as fault:  # noqa: BLE001 - the library raises plain Exception for a file that is no tokenizer
+        raise ConfigError(f"--tokenizer: {file}: no tokenizer: {fault}") from None
+    name = "the tokenizer of nano" if tokenizer is None else str(tokenizer)
+    return lambda text: len(loaded.encode(text, add_special_tokens=False).ids), name
+
+
+@contextmanager
+def _progress(rows: int | None, sample: int) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
+    """Show how far the reading and the replaying are, on standard error; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+        read = bars.add_task("rows", total=rows)
+        played = bars.add_task("replays", total=min(sample, rows) if rows else sample, start=False)
+
+        def on_replay() -> None:
+            bars.start_task(played)
+            bars.advance(played)
+
+        yield lambda: bars.advance(read), on_replay
 
 
 def _summary(file: Path, tasks: list[Task], bad: int) -> list[str]:

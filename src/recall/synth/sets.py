@@ -6,9 +6,9 @@ from pathlib import Path
 
 from recall.datasets.sets import Manifest
 from recall.errors import ConfigError
-from recall.synth.made import Made
+from recall.synth.procedural.made import make
 from recall.synth.procedural.recipe import Recipe
-from recall.synth.procedural.tasks import SPLITS, ProceduralTasks
+from recall.synth.procedural.tasks import SPLITS
 from recall.synth.workers import Workers
 from recall.synth.writer import SHARD_ROWS, Progress, write_set
 
@@ -57,14 +57,6 @@ def rows_of(rows: int, shares: Mapping[str, float]) -> dict[str, int]:
     return {split: count for split, count in counts.items() if count}
 
 
-def make(recipe: Recipe, seed: int, split: str, block: range) -> list[Made]:
-    """The attempts at the procedural tasks of these numbers. Workers are given this function by name."""
-    tasks = ProceduralTasks(recipe, seed=seed, split=split)
-    return [
-        Made(index, attempt.task, attempt.gate, attempt.reason) for index in block for attempt in tasks.attempts(index)
-    ]
-
-
 def write_procedural_set(
     directory: Path,
     recipe: Recipe,
@@ -76,7 +68,8 @@ def write_procedural_set(
     on_progress: Progress | None = None,
 ) -> Manifest:
     """Make a set of procedural tasks, or go on with one; see `recall.synth.writer.write_set`."""
-    with Workers({split: partial(make, recipe, seed, split) for split in splits}, splits, workers) as made:
+    makes = {split: partial(make, recipe, seed, split) for split in splits}
+    with Workers(makes, splits, workers, unit=recipe.tasks_per_world) as made:
         return write_set(
             directory,
             made.stream,

@@ -13,8 +13,8 @@ from types import TracebackType
 from recall.errors import RolloutError, boundary
 from recall.synth.made import Made, Make
 
-BLOCK = 64
-"""Tasks that a worker is asked for at once at most: a fraction of a second of work. The set does not depend on it."""
+BLOCK = 256
+"""Tasks that a worker is asked for at once at most: a second of work or so. The set does not depend on it."""
 
 
 class Workers:
@@ -24,7 +24,13 @@ class Workers:
     """
 
     def __init__(
-        self, makes: Mapping[str, Make], wanted: Mapping[str, int], workers: int = 1, *, block: int = BLOCK
+        self,
+        makes: Mapping[str, Make],
+        wanted: Mapping[str, int],
+        workers: int = 1,
+        *,
+        block: int = BLOCK,
+        unit: int = 1,
     ) -> None:
         """Take what to make.
 
@@ -33,9 +39,10 @@ class Workers:
             wanted: for each split, how many tasks will be enough if each number has one; no work is begun beyond that
                 before it turns out to be needed.
             workers: processes.
-            block: tasks of one request at most.
+            block: tasks of one request, about.
+            unit: tasks that are best made together; requests end at its multiples.
         """
-        self._makes, self._wanted, self._workers, self._block = makes, wanted, workers, block
+        self._makes, self._wanted, self._workers, self._block, self._unit = makes, wanted, workers, block, unit
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Workers":
@@ -79,12 +86,13 @@ class Workers:
 
     def _blocks(self, split: str, start: int) -> Iterator[range]:
         """Numbers from `start` on, in blocks that give every worker something to do."""
-        wanted = self._wanted[split]
-        size = max(1, min(self._block, (wanted - start) // (2 * self._workers)))
+        wanted, unit = self._wanted[split], self._unit
+        share = -(-max(0, wanted - start) // self._workers)
+        units = max(1, min(self._block, share) // unit)
         while True:
-            stop = min(start + size, wanted) if start < wanted else start + size
-            yield range(start, stop)
-            start = stop
+            stop = (start // unit + units) * unit
+            yield range(start, min(stop, wanted) if start < wanted else stop)
+            start = min(stop, wanted) if start < wanted else stop
 
 
 def _make(make: Make, block: range) -> list[Made]:
