@@ -1,4 +1,4 @@
-"""A world as a good model would write it, part by part, with tasks: what the scripted endpoint says, and what tests break."""
+"""A world as a good model would write it, part by part, with its tasks: what scripts say, and what tests break."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ SCHEMA: dict[str, Any] = {
     ]
 }
 
-WORLD = '''import random
+WORLD = """import random
 
 _BOATS = ["Osprey", "Quill", "Tansy", "Marrow", "Juniper", "Wend", "Calyx", "Fennel", "Lark", "Bramble"]
 _PEOPLE = ["Ada Moor", "Ben Ilic", "Cleo Hart", "Dov Arne", "Eli Sund", "Fay Okoro"]
@@ -62,7 +62,7 @@ def make_world(seed: int) -> dict:
         owner = rng.choice(sorted(owners))
         boats[key] = {"id": key, "name": name, "owner": owner, "berth": place, "fee": rng.randint(10000, 999999)}
     return {"owners": owners, "berths": berths, "boats": boats}
-'''
+"""
 
 TOOLS = '''def find_boat(name: str) -> str:
     """Find a boat by the name on its hull and return its code.
@@ -124,7 +124,7 @@ def move_boat(boat_id: str, berth_id: str) -> str:
     return "moved"
 '''
 
-TESTS = '''def _boat():
+TESTS = """def _boat():
     return next(iter(WORLD["boats"].values()))
 
 
@@ -168,7 +168,7 @@ def test_unknown():
 def test_taken():
     boat = _boat()
     assert raises(move_boat, boat_id=boat["id"], berth_id=boat["berth"])
-'''
+"""
 
 BOAT = {"table": "boats", "field": "name"}
 RATE: dict[str, Any] = {
@@ -236,7 +236,9 @@ def fenced(language: str, text: str) -> str:
 def parts() -> dict[str, str]:
     """What a good model answers to each step."""
     return {
-        "setting": json.dumps({"title": "A small marina", "setting": "Boats, owners and berths of a marina in winter."}),
+        "setting": json.dumps(
+            {"title": "A small marina", "setting": "Boats, owners and berths of a marina in winter."}
+        ),
         "schema": fenced("json", json.dumps(SCHEMA)),
         "world": fenced("python", WORLD),
         "tools": fenced("python", TOOLS),

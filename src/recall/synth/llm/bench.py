@@ -37,7 +37,7 @@ class Played:
     changes: Mapping[str, Any] | None = None
     """What it changed, by path; None where it did not come to its end."""
     changing: frozenset[int] = frozenset()
-    """The items whose calls changed something."""
+    """The items whose calls changed something, where that was watched."""
     noticed: tuple[str, ...] = ()
     """What a traced source noted."""
     problem: str | None = None
@@ -77,7 +77,13 @@ class Bench:
         return await self.value(world.source(seed), "WORLD")
 
     async def play(
-        self, world: World, source: str, program: Sequence[Mapping[str, Any]], *, chance: int | None = None
+        self,
+        world: World,
+        source: str,
+        program: Sequence[Mapping[str, Any]],
+        *,
+        chance: int | None = None,
+        watch: bool = False,
     ) -> Played:
         """Run a program over a source call by call, through the boundary that a policy's calls pass.
 
@@ -86,22 +92,29 @@ class Bench:
             source: of `World.stateful`, traced or not.
             program: without anchors.
             chance: seeds the session's `random`, which nothing should depend on.
+            watch: find out which calls change something.
         """
         async with self._room:
             session = await self._sandbox.open(source, SessionOptions(seed=chance))
             try:
-                return await self._played(session, Arguments(world.tools), program, NOTICED in source)
+                return await self._played(session, Arguments(world.tools), program, NOTICED in source, watch)
             finally:
                 await session.close()
 
     async def _played(
-        self, session: LocalSession, accepted: Arguments, program: Sequence[Mapping[str, Any]], traced: bool
+        self,
+        session: LocalSession,
+        accepted: Arguments,
+        program: Sequence[Mapping[str, Any]],
+        traced: bool,
+        watch: bool,
     ) -> Played:
         values: list[Any] = []
         observations: list[str] = []
         made: list[tuple[str, Mapping[str, Any]]] = []
         changing: set[int] = set()
         changes: Any = {}
+        last = max(number for number, item in enumerate(program) if "name" in item)
 
         def stopped(problem: str) -> Played:
             return Played(tuple(values), tuple(observations), tuple(made), problem=problem)
@@ -124,6 +137,8 @@ class Bench:
                 return stopped(f"item {number}: {name}: {result.status.value}: {result.error}")
             values.append(result.result)
             observations.append(as_text(result.result))
+            if number != last and not watch:
+                continue
             found = await session.call(CHANGES, {}, timeout_s=self._timeout_s)
             if not isinstance(found.result, Mapping):
                 return stopped(f"item {number}: {name}: the world is no longer one of tables of rows: {found.error}")

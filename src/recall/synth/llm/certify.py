@@ -98,7 +98,7 @@ class Certifier:
         instances = tuple(await together(self._instance(blueprint, number, seed, draws) for seed in self.seeds))
         for instance in instances:
             _check_size(instance, self.settings.max_observation_chars)
-            _check_needed(instance)
+        await self._check_needed(instances[0])
         await together(map(self._check_deterministic, instances[:2]))
         await together(self._check_unique(blueprint, instance) for instance in instances)
         changed = await self._check_counterfactual(blueprint, instances)
@@ -151,6 +151,20 @@ class Certifier:
         if answer is None or answers.value_of(answer, blueprint.comparison.kind) is None:
             return f"its result {json.dumps(played.answer)[:200]} does not read as {blueprint.answer_type}"
         return Instance(seed, anchors, program, played, answer)
+
+    async def _check_needed(self, instance: Instance) -> None:
+        """Every call's result is used later, or is the answer, or the call changes something."""
+        used = {index for item in instance.program for index in references(item.get("arguments", item.get("value")))}
+        calls = [number for number, item in enumerate(instance.program[:-1]) if "name" in item]
+        unused = [number for number in calls if number not in used]
+        if not unused:
+            return
+        source = self.world.stateful(instance.seed)
+        watched = await self._bench.play(self.world, source, instance.program, watch=True)
+        for number in unused:
+            if number not in watched.changing:
+                detail = f"nothing uses item {number}, {instance.program[number]['name']}"
+                raise RejectedError("minimal", "a call is not needed", detail)
 
     async def _check_deterministic(self, instance: Instance) -> None:
         """The same in a process with other chance, traced, and in one with other hashes."""
@@ -252,7 +266,7 @@ class Certifier:
         return 1 + done
 
     async def _searched(self, instance: Instance, levels: int) -> dict[str, Any]:
-        known = [*instance.anchors.values(), *literals_of(instance.program)]
+        known = [*instance.anchors.values(), *program_literals(instance.program)]
         arguments = {
             "parameters": parameters_of(self.world.tools),
             "known": list({json.dumps(value): value for value in known}.values()),
@@ -279,13 +293,12 @@ def answer_text(value: Any) -> str | None:
 
 
 def literals_of(expression: Any) -> Iterator[Scalar]:
-    """The scalars that an expression, or a program, states itself."""
+    """The scalars that an expression states itself."""
     if isinstance(expression, Mapping):
         if "$ref" in expression:
             return
-        for key, value in expression.items():
-            if key not in ("name", "$op", "path", "match"):
-                yield from literals_of(value)
+        for value in [expression.get("of", ())] if "$op" in expression else expression.values():
+            yield from literals_of(value)
     elif isinstance(expression, list | tuple):
         for value in expression:
             yield from literals_of(value)
@@ -293,18 +306,15 @@ def literals_of(expression: Any) -> Iterator[Scalar]:
         yield expression
 
 
+def program_literals(program: Sequence[Mapping[str, Any]]) -> list[Scalar]:
+    """The scalars that the items of a program state themselves."""
+    return [literal for item in program for literal in literals_of(item.get("arguments", item.get("value")))]
+
+
 def _check_size(instance: Instance, most: int) -> None:
     for (name, _), text in zip(instance.played.arguments, instance.played.observations, strict=True):
         if len(text) > most:
             raise RejectedError("size", "a result is too long", f"{name} returns {len(text)} characters, of {most}")
-
-
-def _check_needed(instance: Instance) -> None:
-    """Every call's result is used later, or is the answer, or the call changes something."""
-    used = {index for item in instance.program for index in references(item.get("arguments", item.get("value")))}
-    for number, item in enumerate(instance.program[:-1]):
-        if "name" in item and number not in used and number not in instance.played.changing:
-            raise RejectedError("minimal", "a call is not needed", f"nothing uses item {number}, {item['name']}")
 
 
 def _guesses(found: Sequence[Instance], blueprint: Blueprint) -> Iterator[tuple[str, int]]:

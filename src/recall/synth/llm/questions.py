@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from recall.synth.llm.blueprint import Blueprint, Scalar
-from recall.synth.llm.certify import Certified, Instance, literals_of, occurs
+from recall.synth.llm.certify import Certified, Instance, literals_of, occurs, program_literals
 from recall.synth.llm.errors import RejectedError
 from recall.types import ToolSpec
 
@@ -129,7 +129,7 @@ def form_in_words(blueprint: Blueprint) -> str:
 
 def _found(instance: Instance) -> Iterator[Scalar]:
     """The texts that calls are made with and that nobody stated: ids and the like, found on the way."""
-    stated = set(map(str, literals_of(instance.program)))
+    stated = set(map(str, program_literals(instance.program)))
     for _, arguments in instance.played.arguments:
         for value in arguments.values():
             if isinstance(value, str) and len(value) >= _GIVEN_AWAY_CHARS and value not in stated:

@@ -70,8 +70,9 @@ def _shorter(
                 except Exception:  # noqa: BLE001 - what a tool refuses shows no answer
                     continue
                 finally:
-                    world.clear()
-                    world.update(copy.deepcopy(saved))
+                    if world != saved:
+                        world.clear()
+                        world.update(copy.deepcopy(saved))
                 parts = list(_leaves(result))
                 if wanted in (json.dumps(result), json.dumps(parts), *map(json.dumps, parts)):
                     return {"found": level, "call": written, "done": level - 1}
