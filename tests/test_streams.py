@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from recall.trainers.curriculum import Curriculum
+from recall.trainers.curriculum import Stages
 from recall.trainers.recipe import TaskSource, TrainRecipe
 from recall.trainers.tasks import MOST_WAITING, SynthStream
 from recall.types import Group, RewardResult, Segment, StopReason, Task, Trajectory
@@ -16,7 +16,7 @@ SOLVED, MIXED, FAILED = (True, True), (True, False), (False, False)
 
 def stream(revisit: float = 1.0) -> SynthStream:
     recipe = TrainRecipe(tasks=TaskSource(stages=(("1", "2"),), revisit=revisit))
-    return SynthStream(recipe, Curriculum(recipe.tasks.stages, recipe.curriculum))
+    return SynthStream(recipe, Stages(recipe.tasks.stages, recipe.curriculum))
 
 
 def played(task: Task, solved: Sequence[bool]) -> Group:

@@ -101,7 +101,7 @@ def _show_pair(trainer: "LocalTrainer", console: "Console") -> None:
     from recall.store import read_groups
     from recall.viewer.live import side_by_side
 
-    files = trainer.run.trajectory_files(trainer.recipe.validation.split)
+    files = trainer.run.trajectory_files(trainer.splits[0])
     if len(files) < 2:
         return
     before = {stored.group.task.id: stored.group for stored in read_groups(files[0].path)}

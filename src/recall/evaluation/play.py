@@ -108,6 +108,17 @@ def seed_of(*place: int) -> int:
     return state >> 1
 
 
+def success(groups: Sequence[Group]) -> float:
+    """The share of trajectories that solved their task; faults of ours are not counted, and nothing played is 0."""
+    correct = [
+        reward.correct
+        for group in groups
+        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True)
+        if trajectory.fault is None
+    ]
+    return sum(correct) / max(1, len(correct))
+
+
 def success_by_kind(groups: Sequence[Group]) -> dict[str, float]:
     """The share of trajectories that solved their task, by the task's kind; faults of ours are not counted."""
     counts: dict[str, list[bool]] = {}

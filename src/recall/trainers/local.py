@@ -19,13 +19,14 @@ import torch
 from recall.config import dump
 from recall.errors import ConfigError, RolloutError
 from recall.evaluation.local import LocalPlayer, load
-from recall.evaluation.play import seed_of, success_by_kind
+from recall.evaluation.play import seed_of, success, success_by_kind
+from recall.evaluation.splits import has_splits
 from recall.store import Run, checkpoint_step
-from recall.trainers.curriculum import Curriculum
+from recall.trainers.curriculum import share_in_band
 from recall.trainers.learner import Learner, credits
 from recall.trainers.metrics import MetricsLog, rollout_metrics, tools_share
 from recall.trainers.recipe import TrainRecipe
-from recall.trainers.tasks import check_room, training_tasks, validation_tasks
+from recall.trainers.tasks import check_room, first_of_each, prompt_tokens, training_tasks, validation_tasks
 from recall.types import Group, Sampling, Task
 
 SUMMARY = "summary.json"
@@ -109,10 +110,12 @@ class LocalTrainer:
         # On a resume the model is no longer what the run started from.
         start = load(recipe.policy).model if recipe.learner.kl_coefficient else None
         self.learner = Learner(self.model, recipe.learner, temperature=temperature, dtype=loaded.dtype, reference=start)
-        self.curriculum = Curriculum(recipe.tasks.stages, recipe.curriculum)
-        self.tasks = training_tasks(recipe, self.curriculum)
-        self.validation = validation_tasks(recipe, recipe.validation.tasks)
-        self.final = validation_tasks(recipe, recipe.validation.final_tasks)
+        self.tasks, self.curriculum = training_tasks(recipe, self._fits)
+        settings, by_split = recipe.validation, has_splits(recipe.tasks.source)
+        self.splits = settings.splits if by_split else (settings.split,)
+        tasks = validation_tasks(recipe, max(settings.tasks, settings.final_tasks))
+        self.validation = first_of_each(tasks, settings.tasks, by_split=by_split)
+        self.final = first_of_each(tasks, settings.final_tasks, by_split=by_split)
         check_room(
             [*self.validation, *self.final, *self.tasks.sample(64)],
             self.renderer,
@@ -130,6 +133,11 @@ class LocalTrainer:
         if resume:
             self.run.truncate_after(self.progress.step if checkpoint is not None else -1)
         self._stopping = False
+
+    def _fits(self, task: Task) -> bool:
+        """Whether the task's prompt leaves room for a turn."""
+        limits = self.recipe.rollout.limits
+        return prompt_tokens(task, self.renderer) + limits.max_turn_tokens <= limits.max_tokens
 
     def request_stop(self) -> None:
         """Finish the step under way, write a checkpoint, and end."""
@@ -151,7 +159,7 @@ class LocalTrainer:
         progress, recipe = self.progress, self.recipe
         began = time.monotonic() - progress.seconds
         if not progress.before:
-            progress.before = await self._measure(0, self.final, save=True)
+            progress.before, _ = await self._measure(0, self.final, save=True)
         self.observer.baseline(progress.before["sampled"])
         self.observer.start(recipe.steps, self._header(), done=progress.step)
         while progress.step < recipe.steps and not self._stopping:
@@ -175,7 +183,7 @@ class LocalTrainer:
         if not finished:
             self.observer.note(f"stopped at step {progress.step}; go on with --resume {self.run.path}")
             return Outcome({}, finished=False)
-        after = await self._measure(progress.step, self.final, save=True)
+        after, _ = await self._measure(progress.step, self.final, save=True)
         progress.seconds = time.monotonic() - began
         self.observer.validation(after["sampled"])
         summary = {
@@ -212,8 +220,9 @@ class LocalTrainer:
         # Groups that taught nothing tell of success all the same; without them every pass rate would lean to a half.
         groups += spare
         # What comes back is what is half solved, so only tasks met for the first time say how good the policy is.
-        success = success_by_kind(self.tasks.observe(groups))
-        self.curriculum.observe(success)
+        met = self.tasks.observe(groups)
+        solved = success_by_kind(met)
+        self.curriculum.observe(met)
         self.progress.trajectories += sum(len(group.trajectories) for group in groups)
         if recipe.save_trajectories:
             advantages = [credits(group, self.learner.algorithm) for group in groups]
@@ -221,7 +230,10 @@ class LocalTrainer:
         ended = time.perf_counter()
         return {
             **rollout_metrics(groups),
-            **{f"success/by/{kind}": rate for kind, rate in success.items()},
+            **{f"success/by/{kind}": rate for kind, rate in solved.items()},
+            "groups/in_band": share_in_band(met, recipe.curriculum),
+            **self.curriculum.metrics(),
+            **self.tasks.metrics(),
             **learned,
             "rollout/tokens_per_s": engine.sampled_tokens / (played - started),
             "rollout/mean_batch": engine.mean_batch,
@@ -247,36 +259,43 @@ class LocalTrainer:
 
     async def _validate(self) -> dict[str, float]:
         """Measure held-out success on the way, and keep count of how often it was no better."""
-        found = await self._measure(self.progress.step, self.validation, save=False, modes=("sampled",))
+        found, metrics = await self._measure(self.progress.step, self.validation, save=False, modes=("sampled",))
         mean = sum(found["sampled"].values()) / len(found["sampled"])
         if mean > self.progress.best:
             self.progress.best, self.progress.worse = mean, 0
         else:
             self.progress.worse += 1
-        return self._val_metrics(found)
+        return metrics
 
     async def _measure(
         self, step: int, tasks: Sequence[Task], *, save: bool, modes: Sequence[str] = ("sampled", "greedy")
-    ) -> dict[str, dict[str, float]]:
-        """Success by mode and kind."""
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """Success by mode and kind, or by mode and split where there are several, and the metrics with all of it."""
         found: dict[str, dict[str, float]] = {}
+        metrics: dict[str, float] = {}
         for mode in modes:
             sampling = self.sampling if mode == "sampled" else replace(self.sampling, temperature=0.0)
             groups = await self.player.play(
                 tasks, samples=1, sampling=sampling, label=f"{mode}/{step}/", seed=seed_of(self.recipe.seed, 2)
             )
             _refuse_only_faults(groups)
-            found[mode] = success_by_kind(groups)
-            if save and mode == "sampled" and self.recipe.save_trajectories:
-                self.run.write_groups(step, groups, split=self.recipe.validation.split)
+            found[mode] = {}
+            for split, of_split in self._by_split(groups):
+                rates = success_by_kind(of_split)
+                found[mode] |= rates if len(self.splits) == 1 else {split: success(of_split)}
+                metrics |= {f"val/{split}/{mode}/{kind}": rate for kind, rate in rates.items()}
+                if save and mode == "sampled" and self.recipe.save_trajectories:
+                    self.run.write_groups(step, of_split, split=split)
         self.policy.stats()
         if save:
-            self.log.append(step, self._val_metrics(found))
-        return found
+            self.log.append(step, metrics)
+        return found, metrics
 
-    def _val_metrics(self, found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        split = self.recipe.validation.split
-        return {f"val/{split}/{mode}/{kind}": rate for mode, rates in found.items() for kind, rate in rates.items()}
+    def _by_split(self, groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+        """The groups of each split that is validated on."""
+        if len(self.splits) == 1:
+            return [(self.splits[0], list(groups))]
+        return [(split, [group for group in groups if group.task.split == split]) for split in self.splits]
 
     def _header(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6

@@ -20,16 +20,18 @@ class TaskSource(Settings):
     """What is trained on."""
 
     source: str = "synth"
-    """`synth`, or a file of task rows (.parquet, .jsonl)."""
+    """`synth` or `procedural`, the generators; the directory of a set; or a file of task rows (.parquet, .jsonl)."""
     stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
         default=(("1", "2", "3", "join"), ("4",)), min_length=1
     )
     """With `synth`: kinds of task, in stages that join the mix one after another."""
+    recipe: str = "default"
+    """With `procedural`: what tasks are made of: default, nano, published, hard, or a TOML file."""
     split: str = "train"
-    """With `synth`: the split."""
+    """With a generator or a set: the split."""
     revisit: float = Field(default=0.5, ge=0, le=1)
-    """With `synth`: the share of tasks that are played again because some of their group solved them and others did
-    not, as far as there are such tasks."""
+    """The share of tasks that are played again because some of their group solved them and others did not, as far as
+    there are such tasks. Not for a file of rows without a curriculum, which comes back anyway."""
 
 
 class RolloutSettings(Settings):
@@ -114,12 +116,14 @@ class ValidationSettings(Settings):
     """With `synth`: the split."""
     kinds: tuple[str, ...] = Field(default=("1", "2", "3", "4", "5", "join"), min_length=1)
     """With `synth`: the kinds of task."""
+    splits: tuple[str, ...] = Field(default=("validation", "new_worlds", "new_templates", "new_skins"), min_length=1)
+    """With `procedural` or a set: the splits; success is reported by split and kind."""
     source: Path | None = None
     """With a file of tasks: the file to validate on."""
     tasks: int = Field(default=30, ge=1)
-    """Tasks of each kind while training, at most."""
+    """Tasks of each kind, or of each split, while training, at most."""
     final_tasks: int = Field(default=100, ge=1)
-    """Tasks of each kind before and after training, at most."""
+    """Tasks of each kind, or of each split, before and after training, at most."""
     patience: int = Field(default=0, ge=0)
     """Stop when so many validations in a row were no better; 0 never stops early."""
 
