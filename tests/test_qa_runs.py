@@ -224,6 +224,7 @@ def test_a_summary_says_how_the_answers_were_come_by() -> None:
     assert found["judge"]["mean"] == 1.0
     assert (found["searches"], found["closed"], found["truncated"]) == (1.0, pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert found["duration_s"] == {"mean": 2.0, "p50": 2.0, "p95": 3.0}
+    assert found["kinds"] == {"": {"n": 3, "em": pytest.approx(1 / 3)}}
     assert found["em"]["low"] < found["em"]["mean"] < found["em"]["high"]
     assert summarize([rows[3]]) == {"n": 0, "faults": 1}
     console = Console(width=100, record=True, file=io.StringIO())

@@ -31,9 +31,10 @@ class Download(Settings):
         for name in self.names:
             if name not in KNOWN:
                 raise ConfigError(f"{name!r} is not known; accepted: {', '.join(KNOWN)}")
+        console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         for name in self.names:
-            with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
                 bars = {}
 
                 def told(file: str, done: int, size: int | None) -> None:

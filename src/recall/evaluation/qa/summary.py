@@ -23,8 +23,8 @@ def summarize(rows: Sequence[Row], judgements: Mapping[str, bool] | None = None)
 
     Returns:
         `n`, `faults`; for each measure `{mean, low, high}`; `searches` per question, the shares `closed`, `truncated`
-        and `answered`, means of `turns`, `read_tokens`, `sampled_tokens`, and `duration_s` by `mean`, `p50`, `p95`.
-        With no question left only the counts.
+        and `answered`, means of `turns`, `read_tokens`, `sampled_tokens`, and `duration_s` by `mean`, `p50`, `p95`; for
+        each of the benchmark's sorts of question, `kinds` has its `n` and `em`. With no question left only the counts.
     """
     good = [row for row in rows if row.fault is None]
     found: dict[str, Any] = {"n": len(good), "faults": len(rows) - len(good)}
@@ -53,6 +53,7 @@ def summarize(rows: Sequence[Row], judgements: Mapping[str, bool] | None = None)
             "p50": durations[(count - 1) // 2],
             "p95": durations[min(count - 1, int(0.95 * count))],
         },
+        "kinds": {kind: _of_kind([row for row in good if row.kind == kind]) for kind in sorted({r.kind for r in good})},
     }
 
 
@@ -69,6 +70,10 @@ def table(summaries: Mapping[str, Mapping[str, Any]], title: str = "") -> "Table
         if any(cells):
             shown.add_row(label, *cells)
     return shown
+
+
+def _of_kind(rows: Sequence[Row]) -> dict[str, float]:
+    return {"n": len(rows), "em": sum(row.scores.em for row in rows) / len(rows)}
 
 
 def _measured(name: str, values: Sequence[float]) -> dict[str, float]:
