@@ -12,6 +12,7 @@ from recall.evaluation.bfcl.checkers import Checkers
 from recall.evaluation.bfcl.entries import Entry, read_entries
 from recall.evaluation.bfcl.environment import APPEARED, MOST_STEPS, UNKNOWN, BfclEnvironment
 from recall.evaluation.bfcl.functions import as_ast, as_code, tools_of
+from recall.evaluation.bfcl.scores import Score, category_score, group_scores
 from recall.evaluation.bfcl.script import truth_script
 from recall.types import AssistantTurn, Message, StopReason, ToolCall
 
@@ -150,3 +151,23 @@ def test_the_truth_is_written_as_calls_by_name(tmp_path: Path) -> None:
     assert '{"name": "cd", "arguments": {"folder": "a"}}' in said[0]
     assert '{"name": "sort", "arguments": {"file": "b"}}' in said[2]
     assert len(said) == 4
+
+
+def test_groups_weigh_as_on_the_leaderboard() -> None:
+    full = {name: Score(1.0, 10) for name in ("simple_python", "multiple", "parallel", "parallel_multiple")}
+    groups = group_scores(full)
+    assert groups["non_live"].accuracy == pytest.approx((1 / 3 + 3) / 4)  # Java and JavaScript count as 0
+    assert not groups["non_live"].complete
+    live = group_scores({"live_simple": Score(0.5, 258)})["live"]
+    assert live.accuracy == pytest.approx(0.5 * 258 / 1351)
+    turns = {f"multi_turn_{name}": Score(0.4, 200) for name in ("base", "miss_func", "miss_param", "long_context")}
+    groups = group_scores({**turns, "irrelevance": Score(1.0, 240), "live_irrelevance": Score(0.5, 884)})
+    assert groups["multi_turn"] == Score(pytest.approx(0.4), 800)
+    assert groups["overall"].accuracy == pytest.approx(0.3 * 0.4 + 0.1 * 0.75)
+
+
+def test_only_categories_have_intervals() -> None:
+    interval = category_score([True, False, True, True]).interval
+    assert interval is not None
+    assert 0.3 < interval.low < 0.75 < interval.high < 0.96
+    assert category_score([]).interval is None
