@@ -331,7 +331,7 @@ ATTACKS = {
         "exception",
     ),
     "memory hog": ("return len(bytearray(1 << 30))", "exception"),
-    "slow memory hog": ("x = []\nwhile True: x.append(bytearray(1 << 20))", "exception"),
+    "slow memory hog": ("x = []\nwhile True: x.append(bytearray(1 << 20))", "exception timeout"),
     "many small objects": ("x = []\nwhile True: x.append([])", "exception timeout crashed"),
     "descriptor hog": ("import os\nx = []\nwhile True: x.append(os.dup(0))", "exception"),
     "output flood": ("for _ in range(200000): print('x' * 1000)", "ok timeout"),
@@ -560,10 +560,9 @@ async def test_closing_the_sandbox_leaves_neither_processes_nor_descriptors() ->
     sandbox = LocalSandbox(LIMITS)
     sessions = [await sandbox.open("def f():\n    while True: pass\n") for _ in range(8)]
     calls = [asyncio.create_task(session.call("f", {})) for session in sessions]
-    await asyncio.sleep(0.1)
+    await eventually(lambda: len(children_of(zygote_of(sandbox))) == 8)
     zygote = zygote_of(sandbox)
     pids = children_of(zygote) | {zygote}
-    assert len(pids) == 9
     await sandbox.close()
     await sandbox.close()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)

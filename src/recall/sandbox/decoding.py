@@ -77,7 +77,7 @@ def decode_reply(body: bytes, duration_s: float = 0.0) -> Reply | None:
         return None
     if rest and rest[0] is not True:
         return None
-    return Reply(CallResult(status, result, output, error, duration_s), busy=bool(rest))
+    return Reply(CallResult(status, result, output, error, duration_s), bool(rest))
 
 
 def _rolled_back(reply: list[Any]) -> Reply | None:

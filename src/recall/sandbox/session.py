@@ -6,17 +6,18 @@ that takes too long is interrupted first, which leaves the state, and then kille
 """
 
 import asyncio
-import json
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from recall.errors import SandboxError, boundary
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
 from recall.sandbox.channel import Channel, FrameError, Frames
+from recall.sandbox.deadline import Deadline
 from recall.sandbox.decoding import Reply, decode_reply, how_ended
+from recall.sandbox.inside.json_text import encoder
 from recall.sandbox.inside.wire import ASK, LAST_REQUEST
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.places import Places
@@ -32,7 +33,7 @@ _NOTE_CHARS = 64
 """What an honest child may add to a text that it cut."""
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode = encoder()
 
 
 class Web(Protocol):
@@ -91,13 +92,11 @@ class LocalSession:
         self._channel: Channel | None = Channel(ours, self._readable, from_whom=self._copies)
         self._frames = Frames(self._limits.frame_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._action: Callable[[], None] | None = None
-        """What is due at the deadline; None while nothing is waited for."""
+        self._deadline = Deadline()
         self._turn = Places(1)
         self._request = 0
         self._asked_at = 0.0
-        """When the request in flight was made, by the clock of the loop."""
+        """When the request in flight was made, by `time.monotonic`."""
         self._awaiting = True
         self._interrupted = False
         self._served = False
@@ -107,7 +106,6 @@ class LocalSession:
         self._began_at: float | None = None
         self._waiter: asyncio.Future[CallResult] | None = None
         self._errand: asyncio.Task[None] | None = None
-        self._deadline = 0.0
         self._end: CallResult | SandboxError | None = None
         """What every further call comes to; None while there is a process to ask, or its end is not explained yet."""
 
@@ -120,29 +118,32 @@ class LocalSession:
         """Send the source. Returns at once; the first call waits until it has run."""
         self._options = options
         self.attach(loop)
-        body = json.dumps(["load", source, options.transactional, options.seed]).encode()
+        body = _encode(["load", source, options.transactional, options.seed]).encode()
         if len(body) > self._limits.request_bytes:
             return self._unloadable(f"{len(body)} bytes, the limit is {self._limits.request_bytes}")
         self._opened_at = time.monotonic()
-        self._schedule(self._limits.open_timeout_s, self._load_overdue)
+        self._deadline.set(self._limits.open_timeout_s, self._load_overdue)
         return self._send(body)
 
-    async def call(self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None) -> CallResult:
+    def call(
+        self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None
+    ) -> Coroutine[Any, Any, CallResult]:
         """Call the function `name` with keyword `arguments`; see `recall.sandbox.base.Session.call`.
 
         A cancelled call ends the process, because nobody knows how far the tool got.
         """
-        return await self.request(["call", name, arguments], timeout_s=timeout_s)
+        return self.request(["call", name, arguments], timeout_s=timeout_s)
 
-    async def evaluate(self, expression: str, *, timeout_s: float | None = None) -> CallResult:
+    def evaluate(self, expression: str, *, timeout_s: float | None = None) -> Coroutine[Any, Any, CallResult]:
         """The value of a Python expression over the names of the source, such as `f(a=1)`; as `call` otherwise."""
-        return await self.request(["eval", expression], timeout_s=timeout_s)
+        return self.request(["eval", expression], timeout_s=timeout_s)
 
     async def request(self, request: Sequence[Any], *, timeout_s: float | None = None) -> CallResult:
         """Have the process answer a request of `recall.sandbox.inside.child`, and say what came of it."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        self.attach(loop)
+        began = time.monotonic()
+        if loop is not self._loop:
+            self.attach(loop)
         turn = self._turn
         if not turn.take_now():
             await turn.take()
@@ -154,7 +155,7 @@ class LocalSession:
             turn.release()
         self._host.stats.calls[result.status] += 1
         # What a process replied says already how long it took.
-        return result if result.duration_s else replace(result, duration_s=loop.time() - began)
+        return result if result.duration_s else replace(result, duration_s=time.monotonic() - began)
 
     async def fork(self) -> "LocalSession":
         """A copy of the session as it is now; see `recall.sandbox.base.Forkable`."""
@@ -186,7 +187,7 @@ class LocalSession:
             SandboxError: it never was.
         """
         self.attach(loop)
-        self._schedule(START_TIMEOUT_S, lambda: self.fail("the copy of the session did not begin"))
+        self._deadline.set(START_TIMEOUT_S, lambda: self.fail("the copy of the session did not begin"))
         await self._answer(loop)
         if isinstance(self._end, SandboxError):
             raise self._end
@@ -225,10 +226,8 @@ class LocalSession:
         if self._channel is None:
             return
         self._channel.attach(loop)
-        if self._timer is not None:
-            self._timer = None
-            if not self._loaded:
-                self._schedule(self._limits.open_timeout_s, self._load_overdue)
+        if self._deadline.attach(loop) and not self._loaded:
+            self._deadline.set(self._limits.open_timeout_s, self._load_overdue)
 
     async def _exchange(self, loop: asyncio.AbstractEventLoop, request: Sequence[Any], timeout_s: float) -> CallResult:
         if self._end is None and not self._loaded:
@@ -247,7 +246,7 @@ class LocalSession:
         self._request = self._request % LAST_REQUEST + 1
         self._awaiting, self._interrupted, self._served = True, False, False
         self._process.go_on()
-        self._schedule(timeout_s, lambda: self._overdue(timeout_s))
+        self._deadline.set(timeout_s, lambda: self._overdue(timeout_s))
         self._send(body)
         return await self._answer(loop)
 
@@ -260,29 +259,6 @@ class LocalSession:
             raise
         finally:
             self._waiter = None
-
-    def _schedule(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Do `action` after a while, in place of what was to be done before.
-
-        A timer that goes off too early is set again, so that a call that is answered in time costs no timer of its own.
-        """
-        if self._loop is None:
-            return
-        self._deadline, self._action = self._loop.time() + delay_s, action
-        if self._timer is None or self._timer.when() > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(self._deadline, self._tick)
-
-    def _tick(self) -> None:
-        self._timer, action = None, self._action
-        if action is None or self._loop is None:
-            return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
-        else:
-            self._action = None
-            action()
 
     def _send(self, body: bytes) -> None:
         if self._channel is not None:
@@ -321,7 +297,7 @@ class LocalSession:
             return self._asked(body)
         if not body:
             return self._began()
-        reply = decode_reply(body, self._loop.time() - self._asked_at if self._loop is not None else 0.0)
+        reply = decode_reply(body, time.monotonic() - self._asked_at)
         if reply is None or not self._within_limits(reply.result):
             return False
         if self._loaded:
@@ -378,7 +354,7 @@ class LocalSession:
         return True
 
     async def _run_errand(self, web: Web, request: int, body: bytes) -> None:
-        left = self._deadline - asyncio.get_running_loop().time() if self._loaded else self._limits.open_timeout_s
+        left = self._deadline.left_s if self._loaded else self._limits.open_timeout_s
         answer = await web.answer(body, timeout_s=max(left, 0.001))
         self._errand = None
         if self._channel is not None and self._awaiting and self._request == request:
@@ -402,7 +378,7 @@ class LocalSession:
         if not self._awaiting:
             return
         self._interrupted = True
-        self._schedule(max(_LEAST_GRACE_S, _GRACE_SHARE * timeout_s), lambda: self._long_overdue(timeout_s))
+        self._deadline.set(max(_LEAST_GRACE_S, _GRACE_SHARE * timeout_s), lambda: self._long_overdue(timeout_s))
         if self._options.transactional:
             # The process that spoke last is that of the state, until the copy that serves the call has said so.
             if self._served:
@@ -425,14 +401,14 @@ class LocalSession:
         if self._began_at is None and now - self._opened_at > START_TIMEOUT_S:
             self.fail(f"no process for the session in {START_TIMEOUT_S:g} s")
         elif (left := limit if self._began_at is None else max(self._began_at, self._opened_at) + limit - now) > 0:
-            self._schedule(left, self._load_overdue)
+            self._deadline.set(left, self._load_overdue)
         else:
             self._unloadable(f"they took longer than {limit:g} s", kill="timeout")
 
     # --- ends
 
     def _settle(self, outcome: CallResult | SandboxError | None) -> None:
-        self._action = None
+        self._deadline.clear()
         self._awaiting = False
         if self._waiter is None or self._waiter.done() or outcome is None:
             return
@@ -451,9 +427,7 @@ class LocalSession:
         if self._errand is not None:
             self._errand.cancel()
             self._errand = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.stop()
         if self._channel is None:
             return
         self._channel.close()

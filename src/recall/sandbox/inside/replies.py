@@ -4,12 +4,13 @@ Child's side; whatever it meets here was made by a tool, so nothing is taken to 
 """
 
 import io
-import json
 import math
 from dataclasses import dataclass
 from datetime import date, time
 from types import TracebackType
 from typing import Any
+
+from .json_text import encoder
 
 SOURCE = "<tools>"
 """The file name of the source, in tracebacks."""
@@ -93,7 +94,7 @@ def _json_default(value: object) -> object:
 
 
 # Not ASCII only: an honest reply then holds no escaped surrogate, which is how the other side knows a dishonest one.
-encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_json_default).encode
+encode = encoder(default=_json_default, ascii_only=False, allow_nan=False, space=" ")
 
 
 def _plain(value: Any) -> Any:
