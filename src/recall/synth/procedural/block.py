@@ -2,27 +2,32 @@
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from math import log2
-from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from recall.programs import references
-from recall.synth.procedural import skins
-from recall.synth.procedural.certify import Draft, RejectedError, certify
-from recall.synth.procedural.closure import Shorter
-from recall.synth.procedural.distractors import denied, duplicates, foreign
+from recall.synth.procedural import skins, unknowable
+from recall.synth.procedural.certify import Draft, RejectedError, bare, certify, elsewhere
+from recall.synth.procedural.closure import cheaper_listings
+from recall.synth.procedural.distractors import draw_distractors
 from recall.synth.procedural.functions import Functions
 from recall.synth.procedural.grow import Grower
-from recall.synth.procedural.plans import Acted, Convert, Days, Listed, Moved, Read, Scalar
-from recall.synth.procedural.question import UNKNOWABLE, Voice
+from recall.synth.procedural.ledger import Ledger
+from recall.synth.procedural.levels import levels_of
+from recall.synth.procedural.plans import Scalar
+from recall.synth.procedural.question import Voice
 from recall.synth.procedural.recipe import Recipe
+from recall.synth.procedural.scalars import Acted, Convert, Days, Listed, Moved, Read, Rescale
+from recall.synth.procedural.source import source_of, with_failure
 from recall.synth.procedural.style import draw_style
-from recall.synth.procedural.tools import Tool, derive, source_of, with_failure
+from recall.synth.procedural.tools import Operation, Tool, derive
 from recall.synth.procedural.trace import Bound, CannotRunError, Trace
-from recall.synth.procedural.world import Tables, digest, draw_world, redraw, shape_of, shuffle, trim
-from recall.types import AnswerType, Task
+from recall.synth.procedural.world import digest, draw_world, shape_of, trim
+from recall.types import AnswerType, Task, ToolSpec
 
 CURRENCIES = ("florins", "ducats", "talers", "groats", "nobles", "marks", "guilders", "obols")
 _FAMILIES = (
@@ -30,6 +35,20 @@ _FAMILIES = (
     "count", "total", "list", "members", "hop",
 )  # fmt: skip
 """What a kind is called after: the first of these that a plan has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a task is called."""
+
+    split: str
+    seed: int
+    index: int
+
+    @property
+    def id(self) -> str:
+        """Unique among all splits and seeds of a recipe."""
+        return f"{self.split}-{self.seed}-{self.index}"
 
 
 class Block:
@@ -45,12 +64,11 @@ class Block:
             pool: the domains that foreign tools come from.
         """
         self.recipe = recipe
-        loaded = skins.read(Path(skin)) if skin.endswith(".toml") else skins.load(skin)
-        self.world = draw_world(rng, trim(rng, loaded, recipe), recipe)
+        self.world = draw_world(rng, trim(rng, skins.skin_of(skin), recipe), recipe)
         self.shape = shape_of(self.world.skin)
         self.id = f"{rng.getrandbits(48):012x}"
-        self.others = [redraw(rng, self.world) for _ in range(recipe.counterfactuals)]
-        self.shuffled = shuffle(rng, self.world)
+        self.others = [self.world.redrawn(f"{self.id}/{number}") for number in range(recipe.counterfactuals)]
+        self.shuffled = self.world.shuffled(rng)
         paged, prose = rng.random() < recipe.pages, rng.random() < recipe.prose
         page_size = rng.randint(*recipe.page_size) if paged else 0
         self.style = draw_style(rng, keyed=self.world.keyed, prose=prose, page_size=page_size, plain=recipe.plain)
@@ -67,187 +85,189 @@ class Block:
             place = rng.choice(readers)
             tools[place] = with_failure(tools[place])
         self.tools = {tool.operation: tool for tool in tools}
-        similar, self._stale = duplicates(rng, tools, self.others[0], recipe.duplicates[1] * 2)
-        self.similar = similar
-        self.refusing = denied(rng, tools) if rng.random() < recipe.denied else None
-        self.foreign, self._foreign = (
-            foreign(rng, self.style, recipe, self.world, pool) if recipe.foreign[1] else ([], Tables())
-        )
+        self.distractors = draw_distractors(rng, self.style, recipe, self.world, tools, pool)
 
     def _load(self) -> None:
-        every = [*self.tools.values(), *self.similar, *self.foreign, *([self.refusing] if self.refusing else [])]
-        named = {tool.spec.name: tool for tool in reversed(every)}
         rates = {"currency": {name: {"rate": rate} for name, rate in self.rates.items()}} if self.rates else {}
         changing = any(tool.operation.verb in ("act", "move") for tool in self.tools.values())
-        beside = {**rates, **self._stale, **self._foreign}
-        tables = {**self.world.tables, **beside}
-        self.source = source_of(tables, named.values(), self.style, changing=changing)
-        self._here = Functions(tables, self.tools.values(), self.style)
-        self._elsewhere = Functions({**self.shuffled.tables, **beside}, self.tools.values(), self.style)
+        own, every = [*self.tools.values()], [*self.tools.values(), *self.distractors.tools]
+        tables = {**self.world.tables(), **rates}
+        self.source = source_of({**tables, **self.distractors.tables}, every, self.style, changing=changing)
+        codes: dict[str, CodeType] = {}
+        self._here = Functions(tables, own, self.style, codes)
+        self._elsewhere = Functions({**self.shuffled.tables(), **rates}, own, self.style, codes)
 
     def grower(self, rng: random.Random) -> Grower:
         """Grows plans over the world."""
-        return Grower(rng, self.world, self.recipe, self.rates)
+        return Grower(rng, self.world, self.recipe, self.rates, self.tools)
 
-    def task(
-        self, rng: random.Random, plan: Scalar, calls: tuple[int, int], *, id: str, split: str, index: int, seed: int
-    ) -> Task:
+    def check_calls(self, plan: Scalar, calls: tuple[int, int]) -> None:
+        """Refuse a plan that takes another number of calls than wanted, before it is carried out.
+
+        Raises:
+            RejectedError: it does, or no tool tells what it needs.
+        """
+        ledger = Ledger(self.world, self.tools)
+        try:
+            plan.value(ledger)
+        except CannotRunError as fault:
+            raise RejectedError("solvable", "no tool reads what is needed") from fault
+        if not calls[0] <= ledger.calls <= calls[1]:
+            raise RejectedError("calls", "too few or too many calls")
+
+    def task(self, rng: random.Random, plan: Scalar, label: Label) -> Task:
         """The task that asks for a plan.
 
         Args:
             rng: decides the words and the tools shown.
             plan: over this world.
-            calls: the fewest and the most that are wanted.
-            id: of the task.
-            split: that it belongs to.
-            index: its number.
-            seed: of the generator.
+            label: what the task is called.
 
         Raises:
             RejectedError: it does not hold up.
         """
+        answers = elsewhere(plan, plan.value(self.world), self.others)
         trace, answer, changes = self._carried_out(plan)
-        if not calls[0] <= trace.calls <= calls[1]:
-            raise RejectedError("calls", "too few or too many calls")
         if answer.value != plan.value(self.world):
-            raise RuntimeError(f"{id}: tools give {answer.value!r}, rows {plan.value(self.world)!r}")
+            raise RuntimeError(f"{label.id}: tools give {answer.value!r}, rows {plan.value(self.world)!r}")
         missing = changes is None and rng.random() < self.recipe.missing
-        told = missing or (self.recipe.missing > 0 and rng.random() < 0.5)
-        question = Voice(rng, plain=self.recipe.plain).question(plan, unknowable=told)
-        visible, shown = self._visible(rng, trace)
-        draft = Draft(plan, question, trace, answer, {tool.operation: tool for tool in visible})
+        voice = Voice(rng, plain=self.recipe.plain, ids=self.world.keyed == "id")
+        question = voice.question(plan, unknowable=self.recipe.missing > 0)
+        hidden = cheaper_listings(plan, self.world, self.tools, len(trace.items))
+        visible, shown = self._visible(rng, trace, hidden)
+        draft = Draft(plan, question, trace, answer, {tool.operation: tool for tool in visible}, answers)
         with self._elsewhere.episode(plan) as function:
-            facts = certify(draft, self.world, self.others, Trace(self.tools, function), self.shuffled)
-        about = self._about(plan, trace, visible) | {
-            "shortest": facts.shortest, "counterfactual": facts.counterfactual, "distractors": shown, "seed": seed,
-            "index": index,
-        }  # fmt: skip
+            shortest = certify(draft, self.world, self.others, Trace(self.tools, function), self.shuffled)
+        if missing:
+            return self._unknowable(rng, draft, label, shown)
+        changed = sum(value != answer.value for _, value in answers) / len(answers)
+        about = self._about(draft, shown) | {"shortest": shortest, "counterfactual": changed}
         accepted, answer_type = _accepted(plan, answer.value)
-        task = Task(
-            id=id, question=question, ground_truth=accepted, env=self.source, tools=tuple(t.spec for t in visible),
-            answer_type=answer_type, data_source="recall_procedural", split=split, depth=trace.calls,
-            kind=f"{about['family']}{trace.calls}", reference=tuple(_finished(trace.items, answer)), changes=changes,
+        return self._task(
+            label, draft, about, [tool.spec for tool in visible], accepted, answer_type,
+            _finished(trace, answer), changes,
+        )  # fmt: skip
+
+    def _task(
+        self, label: Label, draft: Draft, about: dict[str, Any], tools: Sequence[ToolSpec], accepted: tuple[str, ...],
+        answer_type: AnswerType, program: Sequence[Mapping[str, Any]], changes: Mapping[str, Any] | None = None,
+    ) -> Task:  # fmt: skip
+        about |= {"seed": label.seed, "index": label.index}
+        return Task(
+            id=label.id, question=draft.question, ground_truth=accepted, env=self.source, tools=tuple(tools),
+            answer_type=answer_type, data_source="recall_procedural", split=label.split, depth=about["calls"],
+            kind=f"{about['family']}{len(draft.trace.items)}", reference=tuple(program), changes=changes,
             extra={"synth": about},
         )  # fmt: skip
-        return self._without(rng, draft, task) if missing else task
 
     def _carried_out(self, plan: Scalar) -> tuple[Trace, Bound, dict[str, Any] | None]:
         """The reference run, its answer, and what it changed, which is then undone."""
         with self._here.episode(plan) as function:
             trace = Trace(self.tools, function)
-            try:
-                answer = plan.run(trace)
-            except CannotRunError as fault:
-                raise RejectedError("solvable", "no tool reads what is needed") from fault
+            answer = plan.run(trace)
             return trace, answer, self._here.changes(plan)
 
-    def _about(self, plan: Scalar, trace: Trace, visible: Sequence[Tool]) -> dict[str, Any]:
+    def _about(self, draft: Draft, shown: dict[str, int]) -> dict[str, Any]:
         """What the row says of the task's making."""
-        levels = _levels(trace)
+        plan, trace, visible = draft.plan, draft.trace, draft.visible
+        after, turns = _order(trace)
+        calls, retries = len(trace.items), sum(tool.failing for tool in trace.used.values())
         operators = sorted({node.operator for node in plan.walk() if node.operator})
+        output = {"record" for tool in trace.used.values() if tool.operation.verb == "record"}
+        output |= {"pages" for tool in trace.used.values() if tool.page_size}
+        output |= {"prose" for tool in trace.used.values() if tool.match}
+        levels = levels_of(
+            calls=calls, operators=operators, tools=len(visible),
+            rows=max(len(rows) for rows in self.world.named.values()),
+            distracting=shown["duplicates"] + shown["foreign"] + shown["denied"], retries=retries,
+            keyed=self.world.keyed, output=output, unknowable=False,
+        )  # fmt: skip
         return {
             "domain": self.world.skin.name, "world": self.id, "shape": self.shape, "template": plan.template,
             "structure": digest(self.shape, plan.template),
-            "tool_set": digest(sorted(_told(tool) for tool in visible)), "calls": trace.calls, "depth": plan.depth,
+            "tool_set": digest(sorted(_told(tool) for tool in visible.values())),
             "family": next((name for name in _FAMILIES if name in operators), "read"), "operators": operators,
-            "width": max(levels.count(level) for level in levels), "turns": max(levels) + 2,
-            "max_calls": trace.calls + self.recipe.slack,
-            "difficulty": round(trace.calls + 0.5 * plan.depth + 0.3 * log2(len(visible)), 3),
+            "calls": calls, "depth": max(after, default=0), "width": max(map(turns.count, turns)),
+            "turns": max(turns) + 1, "retries": retries, "max_calls": calls + retries + self.recipe.slack,
+            "levels": levels, "distractors": shown,
+            "difficulty": round(calls + 0.5 * max(after) + 0.3 * log2(len(visible)), 3),
         }  # fmt: skip
 
-    def _without(self, rng: random.Random, draft: Draft, task: Task) -> Task:
-        """The task without a tool that it needs: the right answer is that it cannot be determined.
+    def _unknowable(self, rng: random.Random, draft: Draft, label: Label, shown: dict[str, int]) -> Task:
+        """The task without the tools that tell of something that it needs.
 
         Raises:
-            RejectedError: there is another way.
+            RejectedError: the answer does not hang on any one thing.
         """
-        lost = rng.choice([*draft.trace.used.values()])
-        left = {operation: tool for operation, tool in draft.visible.items() if operation != lost.operation}
-        if Shorter(self.world, (), left).found(draft.plan, draft.answer.value, draft.trace.calls + 3, ()) is not None:
-            raise RejectedError("solvable", "the missing tool is not needed")
-        distractors = {**task.extra["synth"]["distractors"], "missing": 1}
-        return replace(
-            task, ground_truth=(UNKNOWABLE,), answer_type=AnswerType("text"), depth=0,
-            reference=({"value": UNKNOWABLE},),
-            tools=tuple(tool for tool in task.tools if tool.name != lost.spec.name),
-            extra={"synth": {**task.extra["synth"], "calls": 0, "shortest": 0, "distractors": distractors}},
-        )  # fmt: skip
+        hidden, _ = unknowable.without(rng, draft.plan, self.world, draft.visible)
+        about = self._about(draft, {**shown, "missing": 1})
+        about |= {"calls": 0, "depth": 0, "shortest": 0, "width": 0, "turns": 1, "retries": 0}
+        about["levels"] = {**about["levels"], "unknowable": 1}
+        tools = [tool.spec for operation, tool in draft.visible.items() if operation not in hidden]
+        accepted = (unknowable.UNKNOWABLE,)
+        return self._task(label, draft, about, tools, accepted, AnswerType("text"), [{"value": unknowable.UNKNOWABLE}])
 
-    def _visible(self, rng: random.Random, trace: Trace) -> tuple[list[Tool], dict[str, int]]:
+    def _visible(
+        self, rng: random.Random, trace: Trace, hidden: Collection[Operation]
+    ) -> tuple[list[Tool], dict[str, int]]:
         """The tools that a task shows, in no order, and how many of them are there to distract."""
-        recipe = self.recipe
+        recipe, distractors = self.recipe, self.distractors
         shown = {"duplicates": 0, "foreign": 0, "denied": 0, "others": 0}
         visible = dict(trace.used)
         wanted = rng.randint(*recipe.tools)
 
         def add(tools: Sequence[Tool], count: int, sort: str) -> None:
-            for tool in rng.sample(tools, min(count, len(tools))):
-                if tool.spec.name not in visible:
-                    visible[tool.spec.name] = tool
-                    shown[sort] += 1
+            for tool in rng.sample(tools, min(max(0, count), len(tools))):
+                visible[tool.spec.name] = tool
+                shown[sort] += 1
 
-        near = [
-            tool for tool in self.similar if any(name in _plain(tool.spec.name) for name in map(_plain, trace.used))
-        ]
+        needed = {tool.operation for tool in trace.used.values()}
+        near = [tool for like, tool in distractors.similar if like in needed]
         add(near, rng.randint(*recipe.duplicates), "duplicates")
-        add(self.foreign, rng.randint(*recipe.foreign), "foreign")
-        if self.refusing is not None:
-            add([self.refusing], 1, "denied")
-        others = [tool for tool in self.tools.values() if tool.spec.name not in visible]
-        add(others, max(0, wanted - len(visible)), "others")
+        add(distractors.foreign, rng.randint(*recipe.foreign), "foreign")
+        add(distractors.refusing, 1, "denied")
+        others = [tool for op, tool in self.tools.items() if tool.spec.name not in visible and op not in hidden]
+        add(others, wanted - len(visible), "others")
+        if recipe.foreign[1]:
+            add(
+                [tool for tool in distractors.foreign if tool.spec.name not in visible],
+                wanted - len(visible),
+                "foreign",
+            )
         chosen = [*visible.values()]
         rng.shuffle(chosen)
         return chosen, shown
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
 
 
 def _told(tool: Tool) -> str:
     return json.dumps([tool.spec.name, tool.spec.parameters], sort_keys=True)
 
 
-def _finished(items: Sequence[dict[str, Any]], answer: Bound) -> list[dict[str, Any]]:
+def _finished(trace: Trace, answer: Bound) -> list[dict[str, Any]]:
     """The program with the answer as its last value."""
-    last = len(items) - 1
-    return [*items] if answer.expression == {"$ref": last} else [*items, {"value": answer.expression}]
+    items, last = trace.items, len(trace.items) - 1
+    said = answer.expression == {"$ref": last} or (
+        isinstance(answer.value, list) and bare(trace.results[-1]) == answer.value
+    )
+    return [*items] if said else [*items, {"value": answer.expression}]
 
 
-def _levels(trace: Trace) -> list[int]:
-    """[items] the earliest turn in which each call can be made."""
-    levels: list[int] = []
-    barrier = 0
+def _order(trace: Trace) -> tuple[list[int], list[int]]:
+    """[calls] how many calls stand on the longest way to each, itself included; and the earliest turn of each.
+
+    A change is made after everything before it, and what comes after it is not made before it.
+    """
+    after: list[int] = []
+    turns: list[int] = []
+    changed = 0
     for item in trace.items:
-        level = max([barrier, *(levels[number] + 1 for number in references(item["arguments"]))])
-        tool = trace.used[item["name"]]
-        page = tool.roles.get("page")
-        if page in item["arguments"]:
-            level = max(
-                level,
-                max(
-                    (
-                        levels[n] + 1
-                        for n, other in enumerate(trace.items[: len(levels)])
-                        if other["name"] == item["name"] and page not in other["arguments"]
-                    ),
-                    default=0,
-                ),
-            )
-        if tool.operation.verb in ("act", "move"):
-            level = max(
-                [
-                    level,
-                    *(
-                        earlier + 1
-                        for earlier, other in zip(levels, trace.items, strict=False)
-                        if trace.used[other["name"]].operation.verb not in ("act", "move")
-                    ),
-                ]
-            )
-            barrier = level + 1
-        levels.append(level)
-    return levels
+        needs = [*references(item["arguments"])]
+        after.append(1 + max((after[number] for number in needs), default=0))
+        turn = max([changed, *(turns[number] + 1 for number in needs)])
+        if trace.used[item["name"]].operation.verb in ("act", "move"):
+            turn = changed = max([turn, *turns])
+        turns.append(turn)
+    return after, turns
 
 
 def _accepted(plan: Scalar, value: Any) -> tuple[tuple[str, ...], AnswerType]:
@@ -256,12 +276,16 @@ def _accepted(plan: Scalar, value: Any) -> tuple[tuple[str, ...], AnswerType]:
         plan = plan.then
     if isinstance(plan, Listed):
         return (json.dumps(value, ensure_ascii=False),), AnswerType("set")
-    if isinstance(plan, Days):
-        return (str(value),), AnswerType("integer")
-    if isinstance(plan, Convert):
-        return (str(value),), AnswerType("number", 0.01)
     if isinstance(plan, Read) or isinstance(value, str):
         return (str(value),), plan.kind.answer
-    if isinstance(value, int) and plan.kind.answer.kind == "integer":
+    if isinstance(plan, Days) or (isinstance(value, int) and plan.kind.answer.kind == "integer"):
         return (str(value),), AnswerType("integer")
-    return (str(value),), AnswerType("number", 0.005)
+    places = 2 if isinstance(plan, Convert) else _places(value) if isinstance(plan, Rescale) else plan.kind.places
+    return (str(value),), AnswerType("number", 0.5 * 10 ** -max(places, 1))
+
+
+def _places(value: int | float) -> int:
+    """The decimals that a number is written with."""
+    exponent = Decimal(str(value)).normalize().as_tuple().exponent
+    assert isinstance(exponent, int), "it is a number"
+    return max(0, -exponent)

@@ -5,14 +5,14 @@ needs many tasks (that no answer is common, that guessing fails template by temp
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recall.programs import resolve
-from recall.synth.procedural.closure import Shorter
-from recall.synth.procedural.plans import Acted, Moved, Scalar
-from recall.synth.procedural.question import literals
+from recall.programs import ProgramError, resolve
+from recall.synth.procedural.closure import Answers, shorter
+from recall.synth.procedural.literals import literals, says
+from recall.synth.procedural.plans import Scalar
 from recall.synth.procedural.tools import Operation, Tool
 from recall.synth.procedural.trace import Bound, Trace
 from recall.synth.procedural.world import World
@@ -40,19 +40,31 @@ class Draft:
     answer: Bound
     visible: Mapping[Operation, Tool]
     """The tools that the task shows, by what they do."""
+    answers: Answers
+    """The answers in the counterfactual worlds; see `elsewhere`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the certificates found out."""
+def elsewhere(plan: Scalar, answer: Any, others: Sequence[World]) -> Answers:
+    """The answer in each counterfactual world that has one, by the number of the world.
 
-    shortest: int
-    """The least number of calls known to give the answer."""
-    counterfactual: float
-    """The share of counterfactual worlds in which the answer is another."""
+    Raises:
+        RejectedError: too many of them are the same.
+    """
+    answers: list[tuple[int, Any]] = []
+    for number, other in enumerate(others):
+        try:
+            answers.append((number, plan.value(other)))
+        except ValueError:  # the largest of none
+            continue
+        same = sum(value == answer for _, value in answers)
+        if same > (1 - CHANGES_AT_LEAST) * len(others):
+            raise RejectedError("counterfactual", "the answer stays when the facts change")
+    if not answers:
+        raise RejectedError("counterfactual", "no other world has an answer")
+    return answers
 
 
-def certify(draft: Draft, world: World, others: Sequence[World], again: Trace, shuffled: World) -> Facts:
+def certify(draft: Draft, world: World, others: Sequence[World], again: Trace, shuffled: World) -> int:
     """Check a draft.
 
     Args:
@@ -62,33 +74,27 @@ def certify(draft: Draft, world: World, others: Sequence[World], again: Trace, s
         again: an empty trace over the tools of the shuffled world.
         shuffled: the same world, its rows in another order.
 
+    Returns:
+        The least number of calls known to give the answer: that of the reference program.
+
     Raises:
         RejectedError: it does not hold up.
     """
     answer = draft.answer.value
-    _answerable(answer)
+    if answer is None or answer == "" or answer == []:
+        raise RejectedError("solvable", "the answer is empty")
     for text in literals(draft.plan):
-        if text not in draft.question:
+        if not says(draft.question, text):
             raise RejectedError("provenance", "the question leaves a literal out")
     provenance(draft.question, draft.trace.items, draft.trace.results)
     _unguessable(draft)
-    _unique(draft, again, shuffled)
-    answers = _elsewhere(draft.plan, others)
-    changed = sum(value != answer for _, value in answers) / len(answers)
-    if changed < CHANGES_AT_LEAST:
-        raise RejectedError("counterfactual", "the answer stays when the facts change")
+    if draft.plan.value(shuffled) != answer or draft.plan.run(again).value != answer:
+        raise RejectedError("unique", "the order of the rows decides")
     calls = len(draft.trace.items)
-    if isinstance(draft.plan, Acted | Moved):
-        return Facts(calls, changed)
-    shorter = Shorter(world, others, draft.visible).found(draft.plan, answer, calls, answers)
-    if shorter is not None:
+    found = shorter(draft.plan, answer, calls, draft.answers, world=world, others=others, tools=draft.visible)
+    if found is not None and found < calls:
         raise RejectedError("minimal", "fewer calls give the answer")
-    return Facts(calls, changed)
-
-
-def _answerable(answer: Any) -> None:
-    if answer is None or answer == "" or answer == []:
-        raise RejectedError("solvable", "the answer is empty")
+    return calls
 
 
 def provenance(question: str, items: Sequence[Mapping[str, Any]], results: Sequence[Any]) -> None:
@@ -97,50 +103,56 @@ def provenance(question: str, items: Sequence[Mapping[str, Any]], results: Seque
     Raises:
         RejectedError: it is not.
     """
-    seen = question
     for number, item in enumerate(items):
         for expression in item.get("arguments", {}).values():
+            try:
+                resolve(expression, results[:number])
+            except ProgramError:
+                raise RejectedError("provenance", "an argument was not seen before") from None
             for value in _stated(expression):
-                if isinstance(value, int) and not isinstance(value, bool) and 1 < value <= 99 and "pages" in seen:
-                    continue  # the number of a further page
-                if str(value) not in seen:
+                text = value if isinstance(value, str) else json.dumps(value)
+                if not says(question, text) and not any(value in _scalars(result) for result in results[:number]):
                     raise RejectedError("provenance", "an argument comes from nowhere")
-            for value in _referred(expression, results[:number]):
-                if str(value) not in seen:
-                    raise RejectedError("provenance", "an argument was not seen before")
-        seen += "\n" + json.dumps(results[number], ensure_ascii=False)
 
 
-def _stated(expression: Any) -> list[Any]:
+def _stated(expression: Any) -> Iterator[Any]:
     if isinstance(expression, Mapping):
-        return [] if "$ref" in expression else [v for each in expression.get("of", ()) for v in _stated(each)]
-    if isinstance(expression, list | tuple):
-        return [value for each in expression for value in _stated(each)]
-    return [expression]
+        if "$ref" not in expression:
+            for each in expression.get("of", ()):
+                yield from _stated(each)
+    elif isinstance(expression, list | tuple):
+        for each in expression:
+            yield from _stated(each)
+    else:
+        yield expression
 
 
-def _referred(expression: Any, results: Sequence[Any]) -> list[Any]:
-    if isinstance(expression, Mapping):
-        if "$ref" in expression:
-            return [resolve(expression, results)]
-        return [value for each in expression.get("of", ()) for value in _referred(each, results)]
-    if isinstance(expression, list | tuple):
-        return [value for each in expression for value in _referred(each, results)]
-    return []
+def _scalars(result: Any) -> Iterator[Any]:
+    if isinstance(result, Mapping):
+        for each in result.values():
+            yield from _scalars(each)
+    elif isinstance(result, list):
+        for each in result:
+            yield from _scalars(each)
+    else:
+        yield result
 
 
 def _unguessable(draft: Draft) -> None:
     """Neither the question nor any result but the last says the answer by itself."""
     answer = draft.answer.value
-    if str(answer) in draft.question:
+    if not isinstance(answer, list) and str(answer) in draft.question:
+        raise RejectedError("guessable", "the question says the answer")
+    if isinstance(answer, list) and all(says(draft.question, each) for each in answer):
         raise RejectedError("guessable", "the question says the answer")
     if len(draft.trace.items) < 2:
         return
-    for result in draft.trace.results[:-1]:
-        if bare(result) == answer:
-            raise RejectedError("guessable", "an earlier result is the answer")
-    first = draft.trace.results[0]
-    if isinstance(draft.answer.expression, Mapping) and draft.answer.expression.get("$ref") == 0 and first is not None:
+    read = isinstance(draft.answer.expression, Mapping) and "$ref" in draft.answer.expression
+    if any(bare(result) == answer for result in draft.trace.results[:-1]):
+        raise RejectedError("guessable", "an earlier result is the answer")
+    if not read and not isinstance(answer, list) and bare(draft.trace.results[-1]) == answer:
+        raise RejectedError("guessable", "an earlier result is the answer")
+    if isinstance(draft.answer.expression, Mapping) and draft.answer.expression.get("$ref") == 0:
         raise RejectedError("guessable", "the first call says the answer")
 
 
@@ -149,21 +161,3 @@ def bare(result: Any) -> Any:
     if isinstance(result, Mapping) and len(result) == 1:
         (result,) = result.values()
     return sorted(result, key=str) if isinstance(result, list) else result
-
-
-def _unique(draft: Draft, again: Trace, shuffled: World) -> None:
-    if draft.plan.value(shuffled) != draft.answer.value or draft.plan.run(again).value != draft.answer.value:
-        raise RejectedError("unique", "the order of the rows decides")
-
-
-def _elsewhere(plan: Scalar, others: Sequence[World]) -> list[tuple[int, Any]]:
-    """The answer in each counterfactual world that has one."""
-    answers = []
-    for number, other in enumerate(others):
-        try:
-            answers.append((number, plan.value(other)))
-        except ValueError:  # the largest of none
-            continue
-    if not answers:
-        raise RejectedError("counterfactual", "no other world has an answer")
-    return answers

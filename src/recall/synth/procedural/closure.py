@@ -1,22 +1,47 @@
 """What can be come upon with fewer calls: every entity and value that the visible tools lead to, with the least calls.
 
 Starting from what the question says, calls are made in order of their cost, as in Dijkstra's algorithm; a value's cost
-is the number of calls on its way. A way is a *shorter solution* if it gives the answer here and in every counterfactual
-world; a value that merely happens to be the same is none. Ways that put together more than two values are not searched.
+is the number of calls on its way, each page of a list being one. A way is a *shorter solution* if it gives the answer,
+or an entity on the way to it, here and in every counterfactual world; a value that merely happens to be the same is
+none. Beside ways to one value, sums, differences and days between two values are tried, other lists for a list, and for
+each filter the other means of filtering. What puts together more than two values in new ways is not searched.
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recall.programs import OPERATIONS
-from recall.synth.procedural.plans import Anchor, Labelled, Scalar
+from recall.synth.procedural.ledger import Ledger
+from recall.synth.procedural.plans import (
+    Above,
+    Anchor,
+    Between,
+    Both,
+    Labelled,
+    Many,
+    Members,
+    Node,
+    One,
+    Scalar,
+    Where,
+)
+from recall.synth.procedural.scalars import Acted, Combine, Days, Moved
+from recall.synth.procedural.skins.schema import Label
 from recall.synth.procedural.tools import Operation, Tool
-from recall.synth.procedural.world import Key, World
+from recall.synth.procedural.trace import CannotRunError
+from recall.synth.procedural.world import NAME, Key, World, links_to
 
 Place = tuple[str, Key]
 """A type of entity and a key."""
+Steps = tuple[tuple[str, ...], ...]
+"""How an entity is come upon, from the question on: `("at", type, key)`, `("to", link)`, `("member", type, link,
+position)`, `("labelled", type, label, word, position)`, `("within", type, column, low, high, position)`."""
+Answers = Collection[tuple[int, Any]]
+"""By the number of the counterfactual world, the answer there."""
+Read = Callable[[World], Any]
+"""Follows a way in any world; None where it breaks off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,207 +50,315 @@ class Way:
 
     cost: int
     """Calls."""
-    steps: tuple[tuple[str, ...], ...]
-    """From the question on: `("at", type, key)`, `("to", link)`, `("member", type, link, position)`,
-    `("labelled", type, label, word, position)`."""
+    steps: Steps
 
 
-def ways(world: World, plan: Scalar, tools: Mapping[Operation, Tool], limit: int) -> dict[Place, Way]:
-    """The cheapest way to each entity that takes at most `limit` calls.
-
-    Args:
-        world: the facts.
-        plan: its anchors are known from the start.
-        tools: the visible ones.
-        limit: calls.
-    """
-    queue: list[tuple[int, int, Place, tuple[tuple[str, ...], ...]]] = []
-    found: dict[Place, Way] = {}
-
-    def push(cost: int, place: Place, steps: tuple[tuple[str, ...], ...]) -> None:
-        if cost <= limit and place not in found:
-            heapq.heappush(queue, (cost, len(queue), place, steps))
-
-    for node in plan.walk():
-        if isinstance(node, Anchor):
-            looked_up = int(not node.by_id and node.key != node.name)
-            push(looked_up, (node.entity.name, node.key), (("at", node.entity.name, node.key),))
-        if isinstance(node, Labelled) and Operation("where", node.entity.name, node.label.name) in tools:
-            keys = node.value(world)
-            for position, key in enumerate(keys):
-                steps = (("labelled", node.entity.name, node.label.name, node.word, str(position)),)
-                push(1, (node.entity.name, key), steps)
-    reach = _Reach(world, tools)
-    while queue:
-        cost, _, place, path = heapq.heappop(queue)
-        if place in found:
-            continue
-        found[place] = Way(cost, path)
-        if cost < limit:
-            for extra, target, step in reach.from_(place):
-                push(cost + extra, target, (*path, step))
-    return found
-
-
-class _Reach:
-    """The entities that one call leads to from another."""
+class Reach:
+    """What the visible tools lead to, from what the question says."""
 
     def __init__(self, world: World, tools: Mapping[Operation, Tool]) -> None:
-        self.world = world
-        self.links = {
-            entity.name: [
-                link
-                for link in entity.links
-                if Operation("field", entity.name, link.name) in tools or Operation("record", entity.name) in tools
-            ]
+        self.world, self.tools = world, tools
+        self._links = {
+            entity.name: [link for link in entity.links if self.reads(entity.name, link.name)]
             for entity in world.skin.entities
         }
-        self.inverse = {
+        self._inverse = {
             entity.name: [
                 (other.name, link.name, tools[operation])
-                for other in world.skin.entities
-                for link in other.links
-                if link.to == entity.name and (operation := Operation("members", other.name, link.name)) in tools
+                for other, link in links_to(world.skin, entity.name)
+                if (operation := Operation("members", other.name, link.name)) in tools
             ]
             for entity in world.skin.entities
         }
+        names = (NAME,) if world.keyed == "id" else ()
+        self.readable = {
+            entity.name: [word for word in (*names, *entity.words) if self.reads(entity.name, word)]
+            for entity in world.skin.entities
+        }
 
-    def from_(self, place: Place) -> Iterator[tuple[int, Place, tuple[str, ...]]]:
+    def reads(self, entity: str, word: str) -> bool:
+        """Whether a visible tool reads a column."""
+        return Operation("field", entity, word) in self.tools or Operation("record", entity) in self.tools
+
+    def ways(self, plan: Node, limit: int) -> dict[Place, Way]:
+        """The cheapest way to each entity that takes at most `limit` calls; the plan's anchors are known."""
+        queue: list[tuple[int, int, Place, Steps]] = []
+        found: dict[Place, Way] = {}
+
+        def push(cost: int, place: Place, steps: Steps) -> None:
+            if cost <= limit and place not in found:
+                heapq.heappush(queue, (cost, len(queue), place, steps))
+
+        for cost, place, steps in self._starts(plan):
+            push(cost, place, steps)
+        while queue:
+            cost, _, place, path = heapq.heappop(queue)
+            if place in found:
+                continue
+            found[place] = Way(cost, path)
+            if cost < limit:
+                for extra, target, step in self._from(place):
+                    push(cost + extra, target, (*path, step))
+        return found
+
+    def _starts(self, plan: Node) -> Iterator[tuple[int, Place, Steps]]:
+        for node in plan.walk():
+            if isinstance(node, Anchor):
+                place = (node.entity.name, node.key)
+                yield int(not node.known), place, (("at", *place),)
+            elif isinstance(node, Labelled):
+                step = ("labelled", node.entity.name, node.label.name, node.word)
+                yield from self._entries(Operation("where", *step[1:3]), step, node.value(self.world))
+            elif isinstance(node, Between):
+                within = ("within", node.entity.name, node.column.name, node.low, node.high)
+                yield from self._entries(Operation("range", *within[1:3]), within, node.value(self.world))
+
+    def _entries(
+        self, operation: Operation, step: tuple[Any, ...], keys: Sequence[Key]
+    ) -> Iterator[tuple[int, Place, Steps]]:
+        tool = self.tools.get(operation)
+        if tool is not None:
+            for position, key in enumerate(keys):
+                yield tool.pages_of(position + 1), (operation.entity, key), ((*step, str(position)),)
+
+    def _from(self, place: Place) -> Iterator[tuple[int, Place, tuple[str, ...]]]:
+        """The entities that one call, or the pages of a list, lead to from another."""
         entity, key = place
-        row = self.world.tables[entity][key]
-        for link in self.links[entity]:
-            yield 1, (link.to, row[link.name]), ("to", link.name)
-        for other, link_name, _ in self.inverse[entity]:
+        for link in self._links[entity]:
+            yield 1, (link.to, self.world.read(entity, key, link.name)), ("to", link.name)
+        for other, link_name, tool in self._inverse[entity]:
             for position, member in enumerate(self.world.members(other, link_name, key)):
-                yield 1, (other, member), ("member", other, link_name, str(position))
+                yield tool.pages_of(position + 1), (other, member), ("member", other, link_name, str(position))
 
 
-def follow(steps: Sequence[tuple[str, ...]], world: World) -> Place | None:
+def follow(steps: Steps, world: World) -> Place | None:
     """Where a way leads in another world; None where it breaks off."""
     entity, key = "", ""
     for step in steps:
+        keys = None
         match step:
             case ("at", entity, key):
                 pass
             case ("to", link):
                 to = next(each.to for each in world.skin.entity(entity).links if each.name == link)
-                entity, key = to, str(world.tables[entity][key][link])
-            case ("member", other, link, position):
-                members = world.members(other, link, key)
-                if int(position) >= len(members):
-                    return None
-                entity, key = other, members[int(position)]
-            case ("labelled", entity, label, word, position):
-                keys = [each for each, row in world.tables[entity].items() if row[label] == word]
-                if int(position) >= len(keys):
-                    return None
-                key = keys[int(position)]
+                entity, key = to, str(world.read(entity, key, link))
+            case ("member", other, link, _):
+                keys = world.members(other, link, key)
+                entity = other
+            case ("labelled", entity, label, word, _):
+                keys = world.where(entity, label, word)
+            case ("within", entity, column, low, high, _):
+                keys = world.within(entity, column, low, high)
+        if keys is not None:
+            position = int(step[-1])
+            if position >= len(keys):
+                return None
+            key = keys[position]
     return entity, key
 
 
-class Shorter:
-    """Looks for a solution of fewer calls than the reference program's."""
+def shorter(
+    plan: Scalar, answer: Any, calls: int, answers: Answers, *, world: World, others: Sequence[World],
+    tools: Mapping[Operation, Tool],
+) -> int | None:  # fmt: skip
+    """The calls of a solution shorter than the reference program; None when none is found.
 
-    def __init__(self, world: World, others: Sequence[World], tools: Mapping[Operation, Tool]) -> None:
-        self.world, self.others, self.tools = world, others, tools
+    Args:
+        plan: what is asked for.
+        answer: its value here.
+        calls: of the reference program.
+        answers: its values in the other worlds, as far as it has any there.
+        world: here.
+        others: worlds of the same entities and other facts.
+        tools: the visible ones.
+    """
+    search = _Search(plan, world, others, tools, calls)
+    known = search.reach.ways(plan, calls - 1)
+    found = [search.filtered(plan)]
+    if not isinstance(plan, Acted | Moved):
+        found += [search.on_the_way(plan, known), search.answered(plan, answer, answers, known)]
+    return min((each for each in found if each is not None), default=None)
 
-    def found(self, plan: Scalar, answer: Any, calls: int, answers: Collection[tuple[int, Any]]) -> int | None:
-        """The calls of a shorter solution; None when there is none.
 
-        Args:
-            plan: what is asked for.
-            answer: its value here.
-            calls: of the reference program.
-            answers: by the number of the counterfactual world, its value there, as far as it has one.
-        """
-        known = ways(self.world, plan, self.tools, calls - 1)
-        columns = self._columns(known, calls - 1)
-        if isinstance(answer, list):
-            return self._listed(known, answer, calls, answers)
-        for cost, steps, column in columns.get(answer, ()):
-            if self._holds(lambda world, s=steps, c=column: self._read(world, s, c), answers):
-                return cost
-        for name, partner in (("difference", "sum"), ("sum", "difference")):
-            if isinstance(answer, int | float) and not isinstance(answer, bool):
-                pair = self._pair(columns, name, partner, answer, calls, answers)
-                if pair is not None:
-                    return pair
+def cheaper_listings(plan: Scalar, world: World, tools: Mapping[Operation, Tool], calls: int) -> set[Operation]:
+    """The tools that would save calls where a plan filters entities one by one, so that a task must not show them."""
+    search = _Search(plan, world, (), tools, calls)
+    filters = [node for node in plan.walk() if isinstance(node, Above | Where)]
+    return {node.listing for node in filters if search.saves(plan, node) is not None}
+
+
+class _Search:
+    def __init__(
+        self, plan: Scalar, world: World, others: Sequence[World], tools: Mapping[Operation, Tool], calls: int
+    ) -> None:
+        self.world, self.others, self.tools, self.calls = world, others, tools, calls
+        self.arithmetic = int(any(isinstance(node, Combine) and node.tool for node in plan.walk()))
+        """The calls that it takes to add or subtract two numbers."""
+        self.reach = Reach(world, tools)
+
+    def filtered(self, plan: Scalar) -> int | None:
+        """The plan with one filter done by the other means that there is."""
+        found = (self.saves(plan, node) for node in plan.walk())
+        return min((calls for calls in found if calls is not None), default=None)
+
+    def saves(self, plan: Scalar, node: Node) -> int | None:
+        """The calls of the plan with a part of it done by other means; None where that is no shorter."""
+        for other in self._otherwise(node):
+            ledger = Ledger(self.world, self.tools)
+            try:
+                made = plan.with_part(node, other)
+                assert isinstance(made, Scalar)
+                made.value(ledger)
+            except CannotRunError:
+                continue
+            if ledger.calls < self.calls:
+                return ledger.calls
         return None
 
-    def _columns(self, known: Mapping[Place, Way], limit: int) -> dict[Any, list[tuple[int, Any, str]]]:
-        """By value, where it can be read: cost, way, column."""
-        values: dict[Any, list[tuple[int, Any, str]]] = {}
-        readable = {
-            entity.name: [
-                word
-                for word in self._words(entity.name)
-                if Operation("field", entity.name, word) in self.tools or Operation("record", entity.name) in self.tools
-            ]
-            for entity in self.world.skin.entities
-        }
+    def _otherwise(self, node: Node) -> Iterator[Node]:
+        match node:
+            case Where(label=Label()):
+                yield replace(node, by_list=not node.by_list)
+            case Above():
+                values = self.world.column(node.entity.name, node.column.name).values()
+                low, high = (node.bound, max(values)) if node.above else (min(values), node.bound)
+                yield Both(node.entity, node.source, Between(node.entity, node.column, low, high))
+            case Both(left=Members() as left, right=Members() as right):
+                yield _Leading(left.entity, left, right.source, right.link)
+                yield _Leading(right.entity, right, left.source, left.link)
+
+    def on_the_way(self, plan: Scalar, known: Mapping[Place, Way]) -> int | None:
+        """A cheaper way to an entity that the plan passes."""
+        for node in plan.walk():
+            if not isinstance(node, One) or isinstance(node, Anchor):
+                continue
+            ledger = Ledger(self.world, self.tools)
+            way = known.get((node.entity.name, node.value(ledger)))
+            if way is not None and way.cost < ledger.calls and self._leads(way.steps, node):
+                return self.calls - ledger.calls + way.cost
+        return None
+
+    def _leads(self, steps: Steps, node: One) -> bool:
+        for other in self.others:
+            try:
+                if follow(steps, other) != (node.entity.name, node.value(other)):
+                    return False
+            except ValueError:  # the largest of none
+                return False
+        return True
+
+    def answered(self, plan: Scalar, answer: Any, answers: Answers, known: Mapping[Place, Way]) -> int | None:
+        """Another way to the answer itself: a value, two values, or a list."""
+        if isinstance(answer, list):
+            return self._listed(known, answer, answers)
+        columns = self._columns(known)
+        for cost, read in columns.get(answer, ()):
+            if cost < self.calls and self._holds(read, answers):
+                return cost
+        if isinstance(plan, Days):
+            return self._pair(columns, "days", answer, answers)
+        if isinstance(answer, int | float) and not isinstance(answer, bool):
+            pairs = [self._pair(columns, name, answer, answers) for name in ("sum", "difference")]
+            return min((each for each in pairs if each is not None), default=None)
+        return None
+
+    def _columns(self, known: Mapping[Place, Way]) -> dict[Any, list[tuple[int, Read]]]:
+        """By value, where it can be read: the calls, and the way."""
+        values: dict[Any, list[tuple[int, Read]]] = {}
         for (entity, key), way in known.items():
-            values.setdefault(key, []).append((way.cost, way.steps, ""))
-            if way.cost < limit:
-                row = self.world.tables[entity][key]
-                for word in readable[entity]:
-                    values.setdefault(row[word], []).append((way.cost + 1, way.steps, word))
+            values.setdefault(key, []).append((way.cost, _reader(way.steps, "")))
+            if way.cost + 1 < self.calls:
+                for word in self.reach.readable[entity]:
+                    value = self.world.read(entity, key, word)
+                    values.setdefault(value, []).append((way.cost + 1, _reader(way.steps, word)))
         return values
 
-    def _words(self, entity: str) -> list[str]:
-        rows = self.world.tables[entity]
-        return list(next(iter(rows.values())))
-
-    @staticmethod
-    def _read(world: World, steps: Any, column: str) -> Any:
-        place = follow(steps, world)
-        if place is None:
-            return None
-        entity, key = place
-        return world.tables[entity][key][column] if column else key
-
-    def _holds(self, read: Any, answers: Collection[tuple[int, Any]]) -> bool:
+    def _holds(self, read: Read, answers: Answers) -> bool:
         return all(read(self.others[number]) == answer for number, answer in answers)
 
     def _pair(
-        self, columns: Mapping[Any, Any], name: str, partner: str, answer: Any, calls: int,
-        answers: Collection[tuple[int, Any]],
-    ) -> int | None:  # fmt: skip
-        """Two values whose sum or difference is the answer, in fewer calls together."""
-        numbers = [value for value in columns if isinstance(value, int | float) and not isinstance(value, bool)]
-        for value in numbers:
-            other = OPERATIONS["sum" if name == "difference" else "minus"](answer, value)
-            if other not in columns:
-                continue
-            for cost, steps, column in columns[value]:
-                for cost_, steps_, column_ in columns[other]:
-                    if cost + cost_ >= calls:
-                        continue
-
-                    def read(world: World, s: Any = steps, c: str = column, s_: Any = steps_, c_: str = column_) -> Any:
-                        left, right = self._read(world, s, c), self._read(world, s_, c_)
-                        numeric = isinstance(left, int | float) and isinstance(right, int | float)
-                        return OPERATIONS[name](left, right) if numeric else None
-
-                    if self._holds(read, answers):
-                        return int(cost + cost_)
+        self, columns: Mapping[Any, Sequence[tuple[int, Read]]], name: str, answer: Any, answers: Answers
+    ) -> int | None:
+        """Two values that make the answer, in fewer calls together."""
+        for value, other in _partners(columns, name, answer):
+            for cost, read in columns[value]:
+                for cost_, read_ in columns[other]:
+                    together = cost + cost_ + self.arithmetic
+                    if together < self.calls and self._holds(_both(name, read, read_), answers):
+                        return together
         return None
 
-    def _listed(
-        self, known: Mapping[Place, Way], answer: list[Any], calls: int, answers: Collection[tuple[int, Any]]
-    ) -> int | None:
+    def _listed(self, known: Mapping[Place, Way], answer: list[Any], answers: Answers) -> int | None:
         """One list that is the answer."""
         for (entity, key), way in known.items():
-            for other in self.world.skin.entities:
-                for link in other.links:
-                    if link.to != entity or Operation("members", other.name, link.name) not in self.tools:
-                        continue
-                    if way.cost + 1 >= calls or sorted(self.world.members(other.name, link.name, key)) != answer:
-                        continue
-
-                    def read(world: World, s: Any = way.steps, o: str = other.name, name: str = link.name) -> Any:
-                        place = follow(s, world)
-                        return None if place is None else sorted(world.members(o, name, place[1]))
-
-                    if self._holds(read, answers):
-                        return way.cost + 1
+            for other, link in links_to(self.world.skin, entity):
+                tool = self.tools.get(Operation("members", other.name, link.name))
+                if tool is None or way.cost + tool.pages_of(len(answer)) >= self.calls:
+                    continue
+                if sorted(self.world.members(other.name, link.name, key)) == answer and self._holds(
+                    _lister(way.steps, other.name, link.name), answers
+                ):
+                    return way.cost + tool.pages_of(len(answer))
         return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Leading(Many):
+    """Those of several entities whose link leads to one, read one by one: another way to take what is in two lists."""
+
+    source: Members
+    target: One
+    link: Any
+
+    def value(self, world: World) -> list[Key]:
+        keys, target = self.source.value(world), self.target.value(world)
+        return [key for key in keys if world.read(self.entity.name, key, self.link.name) == target]
+
+
+def _reader(steps: Steps, column: str) -> Read:
+    def read(world: World) -> Any:
+        place = follow(steps, world)
+        if place is None or not column:
+            return place and place[1]
+        return world.read(*place, column)
+
+    return read
+
+
+def _lister(steps: Steps, entity: str, link: str) -> Read:
+    def read(world: World) -> Any:
+        place = follow(steps, world)
+        return place and sorted(world.members(entity, link, place[1]))
+
+    return read
+
+
+def _both(name: str, read: Read, read_: Read) -> Read:
+    def together(world: World) -> Any:
+        left, right = read(world), read_(world)
+        if name == "days":
+            return OPERATIONS[name](left, right) if _is_day(left) and _is_day(right) else None
+        return OPERATIONS[name](left, right) if _is_number(left) and _is_number(right) else None
+
+    return together
+
+
+def _partners(columns: Collection[Any], name: str, answer: Any) -> Iterator[tuple[Any, Any]]:
+    """Pairs of values that make the answer."""
+    if name == "days":
+        for value in columns:
+            if _is_day(value) and (other := OPERATIONS["later"](value, answer)) in columns:
+                yield value, other
+        return
+    inverse = OPERATIONS["sum" if name == "difference" else "minus"]
+    for value in columns:
+        if _is_number(value) and (other := inverse(answer, value)) in columns:
+            yield value, other
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_day(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 10 and value[4] == value[7] == "-" and value[:4].isdigit()

@@ -1,50 +1,105 @@
 """Tools that a task shows and does not need. None of them changes what a question asks for or how it is found out."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from recall.synth.procedural import skins
 from recall.synth.procedural.recipe import Recipe
 from recall.synth.procedural.style import Style
 from recall.synth.procedural.tools import Operation, Tool, derive
-from recall.synth.procedural.world import Tables, World, draw_world, trim
+from recall.synth.procedural.world import NAME, Tables, World, draw_world, trim
 from recall.types import ToolSpec
 
 _STALE = (
-    ("archived", "as it was before the last revision"), ("last_year", "as of last year"),
-    ("estimated", "as an estimate"),
-    ("planned", "as planned, not as it is"), ("draft", "in an unchecked draft"),
-)  # fmt: skip
+    ("archived", "as it was before the last revision", "archiv"),
+    ("last_year", "as of last year", "last"),
+    ("estimated", "as an estimate", "estimat"),
+    ("planned", "as planned, not as it is", "plan"),
+    ("draft", "in an unchecked draft", "draft"),
+)
+"""What the name of a near-duplicate begins with, what its description ends with, and what neither may hold before."""
 
 
-def duplicates(rng: random.Random, tools: Sequence[Tool], stale: World, count: int) -> tuple[list[Tool], Tables]:
-    """Tools that are named and described almost like others, and read other values; with the rows that they read.
+@dataclass
+class Distractors:
+    """What distracts in one world, with the rows that it reads."""
+
+    similar: list[tuple[Operation, Tool]] = field(default_factory=list)
+    """Tools that are named and described almost like one of the world's and read other values; with what that does."""
+    refusing: list[Tool] = field(default_factory=list)
+    """Tools that refuse everybody."""
+    foreign: list[Tool] = field(default_factory=list)
+    """Tools of other domains."""
+    tables: Tables = field(default_factory=dict)
+    """The rows of them all."""
+
+    @property
+    def tools(self) -> list[Tool]:
+        """All of them."""
+        return [*(tool for _, tool in self.similar), *self.refusing, *self.foreign]
+
+
+def draw_distractors(
+    rng: random.Random, style: Style, recipe: Recipe, world: World, tools: Sequence[Tool], pool: Sequence[str]
+) -> Distractors:
+    """What distracts from the tools of a world. No two tools have one name.
 
     Args:
         rng: decides everything.
-        tools: of the world.
-        stale: a world of the same entities and other facts.
-        count: how many.
+        style: of the world.
+        recipe: how many, and what they are like.
+        world: no type of entity of a foreign tool is called like one of its.
+        tools: its tools.
+        pool: the domains to take foreign tools from.
     """
+    made, taken = Distractors(), {tool.spec.name for tool in tools}
+
+    def free(tool: Tool) -> bool:
+        if tool.spec.name in taken:
+            return False
+        taken.add(tool.spec.name)
+        return True
+
+    stale = world.redrawn(f"{rng.getrandbits(64):016x}")
     readers = [tool for tool in tools if tool.operation.verb in ("field", "record")]
-    made, tables = list[Tool](), Tables()
-    for tool in rng.sample(readers, min(count, len(readers))):
-        prefix, told = rng.choice(_STALE)
-        entity = tool.operation.entity
-        name = f"{prefix}_{tool.spec.name}" if "_" in tool.spec.name else _camel(prefix, tool.spec.name)
-        spec = replace(tool.spec, name=name, description=f"{tool.spec.description.rstrip('.')}, {told}.")
-        source = tool.source.replace(f"def {tool.spec.name}(", f"def {name}(").replace(
-            f'_row("{entity}"', f'_row("{entity} ({prefix})"'
-        )
-        tables[f"{entity} ({prefix})"] = stale.tables[entity]
-        made.append(Tool(Operation("other", f"{entity} ({prefix})", name), spec, tool.roles, source))
-    return made, tables
+    for tool in rng.sample(readers, min(3 * recipe.duplicates[1], len(readers))):
+        similar = _similar(rng, tool, stale, made.tables)
+        if similar is not None and free(similar):
+            made.similar.append((tool.operation, similar))
+    if rng.random() < recipe.denied:
+        open_ = [tool for tool in (*readers, *tools) if tool.operation.verb in ("field", "record", "members")]
+        refusing = _refusing(rng.choice(open_))
+        made.refusing += [refusing] if free(refusing) else []
+    wanted = max(recipe.foreign[1], recipe.tools[1] - len(tools)) if recipe.foreign[1] else 0
+    others = [name for name in pool if name != world.skin.name]
+    known = {entity.name for entity in world.skin.entities}
+    while others and len(made.foreign) < wanted:
+        skin = others.pop(rng.randrange(len(others)))
+        made.foreign += [tool for tool in _foreign(rng, style, recipe, skin, known, made.tables) if free(tool)]
+    return made
 
 
-def denied(rng: random.Random, tools: Sequence[Tool]) -> Tool:
-    """A tool that looks like another and refuses everybody."""
-    tool = rng.choice([tool for tool in tools if tool.operation.verb in ("field", "record", "members")])
+def _similar(rng: random.Random, tool: Tool, stale: World, tables: Tables) -> Tool | None:
+    told = tool.spec.description
+    ways = [way for way in _STALE if way[2] not in f"{tool.spec.name} {told}".lower()]
+    if not ways:
+        return None
+    prefix, ending, _ = rng.choice(ways)
+    entity = tool.operation.entity
+    name = f"{prefix}_{tool.spec.name}" if "_" in tool.spec.name else _camel(prefix, tool.spec.name)
+    spec = replace(tool.spec, name=name, description=f"{told.rstrip('.')}, {ending}.")
+    rows = f"{entity} ({prefix})"
+    source = tool.source.replace(f"def {tool.spec.name}(", f"def {name}(").replace(f'_row("{entity}"', f'_row("{rows}"')
+    whole = (NAME, *stale.skin.entity(entity).words) if stale.keyed == "id" else stale.skin.entity(entity).words
+    for word in (tool.operation.word,) if tool.operation.word else whole:
+        column = stale.column(entity, word)
+        for key in stale.keys(entity):
+            tables.setdefault(rows, {}).setdefault(key, {})[word] = column[key]
+    return Tool(Operation("other", rows, name), spec, tool.roles, source)
+
+
+def _refusing(tool: Tool) -> Tool:
     name = f"{tool.spec.name}_audited" if "_" in tool.spec.name else f"{tool.spec.name}Audited"
     spec = ToolSpec(name, f"{tool.spec.description.rstrip('.')}, from the audited books.", tool.spec.parameters)
     head = tool.source.split("\n", 1)[0].replace(f"def {tool.spec.name}(", f"def {name}(")
@@ -52,34 +107,21 @@ def denied(rng: random.Random, tools: Sequence[Tool]) -> Tool:
     return Tool(Operation("other", "", name), spec, tool.roles, source)
 
 
-def foreign(
-    rng: random.Random, style: Style, recipe: Recipe, world: World, pool: Sequence[str]
-) -> tuple[list[Tool], Tables]:
-    """The tools of a small world of another domain, with its rows.
-
-    Args:
-        rng: decides everything.
-        style: of the world that they stand beside.
-        recipe: decides what they are like.
-        world: no type of entity of theirs is called like one of its.
-        pool: the domains to take them from.
-    """
-    others = [name for name in pool if name != world.skin.name]
-    if not others:
-        return [], {}
+def _foreign(
+    rng: random.Random, style: Style, recipe: Recipe, name: str, known: set[str], tables: Tables
+) -> Iterator[Tool]:
+    """The tools of a small world of another domain."""
     small = recipe.model_copy(update={"entities": (1, 2), "fields": (1, 3), "rows": (4, 4), "ids": 0.0, "records": 0.0})
-    skin = trim(rng, skins.load(rng.choice(others)), small)
-    known = {entity.name for entity in world.skin.entities}
+    skin = trim(rng, skins.skin_of(name), small)
     entities = tuple(entity for entity in skin.entities if entity.name not in known)
     kept = {entity.name for entity in entities}
+    known |= kept
     entities = tuple(replace(e, links=tuple(link for link in e.links if link.to in kept), moves=()) for e in entities)
     other = draw_world(rng, replace(skin, entities=entities), small)
-    made = [
-        replace(tool, operation=Operation("other", tool.operation.entity, tool.spec.name))
-        for tool in derive(rng, other, replace(style, page_size=0), small, ())
-        if tool.operation.verb in ("field", "members", "where", "range")
-    ]
-    return made, other.tables
+    tables |= other.tables()
+    for tool in derive(rng, other, replace(style, page_size=0), small, ()):
+        if tool.operation.verb in ("field", "members", "where", "range"):
+            yield replace(tool, operation=Operation("other", tool.operation.entity, tool.spec.name))
 
 
 def _camel(prefix: str, name: str) -> str:

@@ -6,11 +6,15 @@ compiled when it is called first, as a block calls a part of its tools only.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
-from recall.synth.procedural.plans import Acted, Moved, Scalar
+from recall.synth.procedural.plans import Scalar
+from recall.synth.procedural.scalars import Acted, Moved
+from recall.synth.procedural.source import helpers
 from recall.synth.procedural.style import Style
-from recall.synth.procedural.tools import Tool, helpers
+from recall.synth.procedural.tools import Tool
 from recall.synth.procedural.trace import Call
 from recall.synth.procedural.world import Tables
 
@@ -18,12 +22,21 @@ from recall.synth.procedural.world import Tables
 class Functions:
     """The tools over one state of the rows."""
 
-    def __init__(self, tables: Tables, tools: Iterable[Tool], style: Style) -> None:
+    def __init__(self, tables: Tables, tools: Iterable[Tool], style: Style, codes: dict[str, CodeType]) -> None:
+        """Take what the functions read.
+
+        Args:
+            tables: the rows.
+            tools: the tools.
+            style: decides what they share.
+            codes: what was compiled already, by name; is added to.
+        """
         self._first = tables
         self._rows: Tables = {kind: dict(rows) for kind, rows in tables.items()}
         self._tools = {tool.spec.name: tool for tool in tools}
         self._space: dict[str, Any] = {"_ROWS": self._rows}
-        exec(helpers(style), self._space)
+        self._codes = codes
+        exec(_compiled(helpers(style)), self._space)
         self._failed: dict[str, int] = self._space["_CALLED"]
 
     @contextmanager
@@ -58,7 +71,14 @@ class Functions:
     def _call(self, name: str, arguments: Mapping[str, Any]) -> Any:
         function = self._space.get(name)
         if function is None:
-            exec(compile(self._tools[name].source, f"<{name}>", "exec"), self._space)
+            if name not in self._codes:
+                self._codes[name] = compile(self._tools[name].source, f"<{name}>", "exec")
+            exec(self._codes[name], self._space)
             function = self._space[name]
         self._failed.setdefault(name, 1)
         return function(**arguments)
+
+
+@lru_cache(maxsize=64)
+def _compiled(source: str) -> CodeType:
+    return compile(source, "<helpers>", "exec")

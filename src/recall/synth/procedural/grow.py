@@ -1,70 +1,62 @@
-"""Growing plans: trees that fit together by type, bound to a world's entities so that nothing on the way is empty,
-tied or met twice.
+"""Growing plans backwards: from an entity, or several, that have what is asked for, to what the question names.
+
+A plan is bound to a world's entities while it grows, so that nothing on the way is empty, tied or met twice, and each
+part is told how many calls it may take. What the parts share is not foreseen; `Ledger` counts the whole.
 """
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date
-from typing import Any
+from typing import Literal
 
 from recall.synth.procedural.kinds import KINDS, Kind
-from recall.synth.procedural.plans import (
-    Above,
+from recall.synth.procedural.names import pick
+from recall.synth.procedural.plans import Anchor, Conditional, Hop, Many, Members, One, Scalar, Top, Where, Whichever
+from recall.synth.procedural.recipe import Operator, Recipe
+from recall.synth.procedural.scalars import (
     Acted,
-    Anchor,
-    Between,
-    Both,
     Called,
     Combine,
-    Conditional,
     Convert,
     Days,
-    EachTimes,
-    Hop,
-    Labelled,
+    Later,
     Listed,
-    Many,
-    Members,
     Moved,
-    One,
     Read,
-    Scalar,
-    Targets,
-    Top,
+    Rescale,
+    Times,
     Total,
-    Where,
-    Whichever,
 )
-from recall.synth.procedural.recipe import Operator, Recipe
-from recall.synth.procedural.skins.schema import Entity, Field, Label, Link, States
-from recall.synth.procedural.world import World
+from recall.synth.procedural.several import MOST, DeadEndError, Several
+from recall.synth.procedural.skins.schema import Entity, Field, Link
+from recall.synth.procedural.tools import Operation, Tool
+from recall.synth.procedural.units import conversions
+from recall.synth.procedural.world import Key, World, links_to
 
-MOST = 9
-"""The most entities that a question has the agent look at one by one."""
+__all__ = ["DeadEndError", "Form", "Grower"]
 
-
-class DeadEndError(Exception):
-    """The draw leads nowhere; another may."""
+Form = Callable[[int], Scalar]
+"""Makes plans of one form, of about so many calls; raises `DeadEndError` where a draw leads nowhere."""
 
 
 class Grower:
     """Grows plans over one world."""
 
-    def __init__(self, rng: random.Random, world: World, recipe: Recipe, rates: Mapping[str, float]) -> None:
-        self.rng, self.world, self.recipe, self.rates = rng, world, recipe, rates
+    def __init__(
+        self, rng: random.Random, world: World, recipe: Recipe, rates: Mapping[str, float],
+        tools: Mapping[Operation, Tool],
+    ) -> None:  # fmt: skip
+        self.rng, self.world, self.recipe, self.rates, self.tools = rng, world, recipe, rates, tools
         self.operators = frozenset[Operator](recipe.operators)
+        self.several = Several(self)
 
-    def form(self, calls: int) -> Callable[[int], Scalar]:
-        """What makes plans of one form, drawn among those that so many calls allow.
-
-        It is called with a number of calls and makes a plan of about so many, or raises `DeadEndError`.
-        """
+    def form(self, calls: int) -> Form:
+        """What makes plans of one form, drawn among those that so many calls allow."""
         forms = [
             (form, weight) for form, needs, least, weight in self._forms() if needs <= self.operators and calls >= least
         ]
         return self.rng.choices([form for form, _ in forms], [weight for _, weight in forms])[0]
 
-    def _forms(self) -> Iterator[tuple[Callable[[int], Scalar], frozenset[Operator], int, float]]:
+    def _forms(self) -> Iterator[tuple[Form, frozenset[Operator], int, float]]:
         """What a plan can be: its maker, the operators and the calls that it needs at least, and its weight."""
 
         def needs(*operators: Operator) -> frozenset[Operator]:
@@ -72,315 +64,276 @@ class Grower:
 
         yield self.chain, needs(), 1, 3.0
         yield self.total, needs("members", "total"), 3, 2.0
-        yield self.each_times, needs("members", "count"), 2, 1.0
+        yield self.times, needs("members", "count"), 2, 1.0
         yield self.top, needs("members", "top"), 4, 1.5
-        yield self.listed, needs("members", "list"), 2, 1.0
+        yield self.listed, needs("members", "list"), 1, 1.0
         yield self.combine, needs("combine"), 2, 2.0
-        yield self.days, needs("days"), 2, 1.0
-        yield self.convert, needs("convert"), 2, 1.0
+        yield self.days, needs("days"), 1, 1.0
+        yield self.convert, needs("convert"), 1, 1.0
         yield self.updated, needs("update", "members"), 3, 1.5
 
     # One entity
 
-    def anchor(self, entity: Entity) -> Anchor:
-        """An entity to be named in the question."""
-        key = self.rng.choice([*self.world.tables[entity.name]])
-        by_id = self.world.keyed == "id" and self.rng.random() < 0.5
+    def anchor(self, entity: Entity, key: Key, *, looked_up: bool = False) -> Anchor:
+        """An entity as the question names it."""
+        by_id = self.world.keyed == "id" and not looked_up
         return Anchor(entity, key, self.world.name_of(entity.name, key), by_id)
 
-    def one(self, hops: int, fits: Callable[[Entity], bool] = lambda _: True) -> One:
-        """An entity so many hops away from what the question names, of a type that fits."""
-        for _ in range(12):
-            types = [self.rng.choice(self.world.skin.entities)]
-            links: list[Link] = []
-            while len(links) < hops and types[-1].links:
-                link = self.rng.choice(types[-1].links)
-                links.append(link)
-                types.append(self.world.skin.entity(link.to))
-            if len(links) < hops or not fits(types[-1]) or len({link.name for link in links}) < len(links):
-                continue
-            node = self._start(types[0])
-            met = {(types[0].name, node.value(self.world))}
-            for link, entity in zip(links, types[1:], strict=True):
-                node = Hop(entity, node, link)
-                met.add((entity.name, node.value(self.world)))
-            if len(met) == hops + 1:
-                return node
+    def any_anchor(self, entity: Entity) -> Anchor:
+        """Any entity of a type, named in either way."""
+        return self.anchor(entity, self.any_key(entity), looked_up=self.rng.random() < 0.5)
+
+    def any_key(self, entity: Entity) -> Key:
+        """Any entity of a type."""
+        return pick(self.rng, [*self.world.keys(entity.name)])
+
+    def lead(self, entity: Entity, key: Key, calls: int) -> One:
+        """A way of so many calls from what a question names to an entity.
+
+        Raises:
+            DeadEndError: there is none, or none was found.
+        """
+        begin, cost = self._begin(calls)
+        if calls > cost and "hop" not in self.operators:
+            raise DeadEndError
+        steps: list[tuple[Link, Entity]] = []
+        met = {(entity.name, key)}
+        for _ in range(calls - cost):
+            other, link, member = self._back(entity, key, steps, met)
+            steps.append((link, entity))
+            entity, key = other, member
+            met.add((entity.name, key))
+        node = self._start(begin, entity, key, looked_up=cost % 2 == 1)
+        for link, target in reversed(steps):
+            node = Hop(target, node, link)
+        return node
+
+    def _back(
+        self, entity: Entity, key: Key, steps: list[tuple[Link, Entity]], met: set[tuple[str, Key]]
+    ) -> tuple[Entity, Link, Key]:
+        """What leads to an entity by a link that no step has taken yet, from where no step has been."""
+        taken = {link.name for link, _ in steps}
+        options = [(other, link) for other, link in self._links_to(entity) if link.name not in taken]
+        while options:
+            other, link = options.pop(int(self.rng.random() * len(options)))
+            found = [m for m in self.world.members(other.name, link.name, key) if (other.name, m) not in met]
+            if found:
+                return other, link, pick(self.rng, found)
         raise DeadEndError
 
-    def _start(self, entity: Entity) -> One:
-        """What a walk begins at: an entity named, or one of two."""
-        ordered = [field for field in entity.fields if field.kind.ordered]
-        if ordered and self.rng.random() < 0.18:
-            if "whichever" in self.operators and self.rng.random() < 0.5:
-                left, right = self._two(entity)
-                column = self.rng.choice(ordered)
-                self._differ(left, right, column)
-                return Whichever(entity, left, right, column, self.rng.random() < 0.5)
-            if "conditional" in self.operators:
-                return self._conditional(entity)
-        return self.anchor(entity)
+    def _links_to(self, entity: Entity) -> list[tuple[Entity, Link]]:
+        return links_to(self.world.skin, entity.name)
 
-    def _two(self, entity: Entity) -> tuple[Anchor, Anchor]:
-        left, right = self.anchor(entity), self.anchor(entity)
-        if left.key == right.key:
-            raise DeadEndError
-        return left, right
+    def _begin(self, calls: int) -> tuple[Literal["anchor", "whichever", "conditional"], int]:
+        """How a way begins, and the calls that this takes: an odd number where a name is looked up."""
+        looked_up = int(self.world.keyed == "id" and calls > 0 and self.rng.random() < 0.5)
+        roll = self.rng.random()
+        if calls >= 2 + looked_up and roll < 0.2:
+            if roll < 0.1 and "whichever" in self.operators:
+                return "whichever", 2 + looked_up
+            if roll >= 0.1 and "conditional" in self.operators:
+                return "conditional", 2 + looked_up
+        return "anchor", looked_up
 
-    def _differ(self, left: One, right: One, column: Field) -> None:
-        rows = self.world.tables[left.entity.name]
-        if rows[left.value(self.world)][column.name] == rows[right.value(self.world)][column.name]:
-            raise DeadEndError
-
-    def _conditional(self, entity: Entity) -> One:
-        judged = self.rng.choice(self.world.skin.entities)
+    def _start(self, begin: str, entity: Entity, key: Key, *, looked_up: bool) -> One:
+        """What a way begins at: an entity named, or one of two."""
+        if begin == "anchor":
+            return self.anchor(entity, key, looked_up=looked_up)
+        judged = entity if begin == "whichever" else pick(self.rng, self.world.skin.entities)
         ordered = [field for field in judged.fields if field.kind.ordered]
         if not ordered:
             raise DeadEndError
-        left, right = self._two(judged)
-        column = self.rng.choice(ordered)
-        self._differ(left, right, column)
-        then, otherwise = self._two(entity)
-        kind = column.kind
-        return Conditional(entity, Read(kind, left, column), Read(kind, right, column), then, otherwise)
+        column = pick(self.rng, ordered)
+        other = self.any_key(entity)
+        if other == key:
+            raise DeadEndError
+        named = self.anchor(entity, key, looked_up=looked_up and self.rng.random() < 0.5)
+        if begin == "conditional":
+            return self._conditional(column, judged, named, other, looked_up=looked_up and named.by_id)
+        values = self.world.column(entity.name, column.name)
+        if values[key] == values[other]:
+            raise DeadEndError
+        pair = (named, self.anchor(entity, other, looked_up=looked_up and named.by_id))
+        left, right = pair if self.rng.random() < 0.5 else pair[::-1]
+        return Whichever(entity, left, right, column, values[key] > values[other])
 
-    # Several entities
-
-    def many(self, hops: int, least: int = 2, fits: Callable[[Entity], bool] = lambda _: True) -> Many:
-        """Several entities of a type that fits, between `least` and `MOST`."""
-        node = self._collection(hops, fits)
-        if self.rng.random() < 0.45:
-            node = self._narrowed(node)
-        elif "targets" in self.operators and self.rng.random() < 0.25:
-            links = [link for link in node.entity.links if fits(self.world.skin.entity(link.to))]
-            if links:
-                link = self.rng.choice(links)
-                node = Targets(self.world.skin.entity(link.to), node, link)
-        if not least <= len(node.value(self.world)) <= MOST:
+    def _conditional(self, column: Field, judged: Entity, named: Anchor, other: Key, *, looked_up: bool) -> Conditional:
+        left, right = self.any_key(judged), self.any_key(judged)
+        values = self.world.column(judged.name, column.name)
+        if values[left] == values[right]:
             raise DeadEndError
-        return node
-
-    def _collection(self, hops: int, fits: Callable[[Entity], bool]) -> Many:
-        """Several entities that one call or more lists."""
-        if hops == 0 and self.rng.random() < 0.3:
-            return self._unanchored(fits)
-        sources = [(entity, link) for entity in self.world.skin.entities for link in entity.links if fits(entity)]
-        if not sources:
-            raise DeadEndError
-        entity, link = self.rng.choice(sources)
-        members = Members(entity, self.one(hops, lambda target: target.name == link.to), link)
-        if "both" in self.operators and self.rng.random() < 0.15:
-            others = [other for other in entity.links if other is not link]
-            if others:
-                other = self.rng.choice(others)
-                second = Members(entity, self.one(0, lambda target: target.name == other.to), other)
-                return Both(entity, members, second)
-        return members
-
-    def _unanchored(self, fits: Callable[[Entity], bool]) -> Many:
-        entities = [entity for entity in self.world.skin.entities if fits(entity)]
-        if not entities:
-            raise DeadEndError
-        entity = self.rng.choice(entities)
-        if entity.labels and "where" in self.operators and self.rng.random() < 0.5:
-            label = self.rng.choice(entity.labels)
-            return Labelled(entity, label, self.rng.choice(label.values))
-        ordered = [field for field in entity.fields if field.kind.ordered]
-        if not ordered or "range" not in self.operators:
-            raise DeadEndError
-        column = self.rng.choice(ordered)
-        values = sorted({row[column.name] for row in self.world.tables[entity.name].values()})
-        if len(values) < 6:
-            raise DeadEndError
-        first = self.rng.randrange(1, len(values) - 4)
-        last = first + self.rng.randint(2, min(5, len(values) - 1 - first)) - 1
-        low = between(values[first - 1], values[first], column.kind)
-        high = between(values[last], values[last + 1], column.kind)
-        return Between(entity, column, low, high)
-
-    def _narrowed(self, node: Many) -> Many:
-        """Those of several that a label, a state or a bound leaves."""
-        entity, keys = node.entity, node.value(self.world)
-        rows = self.world.tables[entity.name]
-        labels: list[Label | States] = [*entity.labels, *([entity.states] if entity.states else [])]
-        if labels and "where" in self.operators and self.rng.random() < 0.6:
-            chosen = self.rng.choice(labels)
-            node = Where(entity, node, chosen, self.rng.choice(chosen.values))
-        else:
-            ordered = [field for field in entity.fields if field.kind.ordered]
-            if not ordered or "range" not in self.operators:
-                raise DeadEndError
-            column = self.rng.choice(ordered)
-            values = sorted({rows[key][column.name] for key in keys})
-            if len(values) < 3:
-                raise DeadEndError
-            place = self.rng.randrange(1, len(values))
-            bound = between(values[place - 1], values[place], column.kind)
-            node = Above(entity, node, column, bound, self.rng.random() < 0.5)
-        if not 0 < len(node.value(self.world)) < len(keys):
-            raise DeadEndError
-        return node
+        one = Read(column.kind, self.anchor(judged, left, looked_up=looked_up), column)
+        two = Read(column.kind, self.anchor(judged, right), column)
+        entity = named.entity
+        pair = (named, self.anchor(entity, other, looked_up=self.rng.random() < 0.5))
+        then, otherwise = pair if values[left] > values[right] else pair[::-1]
+        return Conditional(entity, one, two, then, otherwise)
 
     # Scalars
 
     def chain(self, calls: int) -> Scalar:
-        """Something about an entity a few hops away."""
-        if "hop" not in self.operators and calls > 1:
-            raise DeadEndError
-        return self.read(self.one(max(0, self.rng.choice((calls - 1, calls - 1, calls - 2)))))
+        """Something about an entity a few hops away: a value that may be an answer, or its name."""
+        if calls > 1 and "hop" in self.operators and self.rng.random() < 0.3:
+            entity = pick(self.rng, self.world.skin.entities)
+            source = self.lead(entity, self.any_key(entity), calls - (self.world.keyed == "id"))
+            return self._called(source)
+        return self.number(calls, lambda kind: kind.answerable)
 
-    def read(self, source: One, avoid: str = "") -> Scalar:
-        """A column of an entity whose value may be an answer, or, where hops led to it, its name."""
-        columns = [field for field in source.entity.fields if field.kind.answerable and field.name != avoid]
-        if isinstance(source, Hop) and (not columns or self.rng.random() < 0.3):
-            return Called(
-                KINDS[f"{source.entity.named}_name"] if source.entity.named != "code" else KINDS["serial"], source
-            )
-        if not columns:
-            raise DeadEndError
-        column = self.rng.choice(columns)
-        return Read(column.kind, source, column)
+    def _called(self, source: One) -> Called:
+        if not isinstance(source, Hop):
+            raise DeadEndError  # a name of two that the question says
+        named = source.entity.named
+        return Called(KINDS["serial" if named == "code" else f"{named}_name"], source)
 
     def number(self, calls: int, fits: Callable[[Kind], bool]) -> Read:
         """A column of an entity a few hops away, of a kind that fits."""
-        source = self.one(self.rng.randint(0, max(0, calls - 1)), lambda e: any(fits(f.kind) for f in e.fields))
-        column = self.rng.choice([field for field in source.entity.fields if fits(field.kind)])
-        return Read(column.kind, source, column)
+        columns = [(entity, f) for entity in self.world.skin.entities for f in entity.fields if fits(f.kind)]
+        if not columns or calls < 1:
+            raise DeadEndError
+        entity, column = pick(self.rng, columns)
+        return Read(column.kind, self.lead(entity, self.any_key(entity), calls - 1), column)
 
-    def total(self, calls: int) -> Scalar:
+    def amount(self, calls: int, fits: Callable[[Kind], bool]) -> Scalar:
+        """A column of an entity, or now and then a sum."""
+        if calls >= 3 and {"members", "total"} <= self.operators and self.rng.random() < 0.2:
+            return self.total(calls, fits)
+        return self.number(calls, fits)
+
+    def total(self, calls: int, fits: Callable[[Kind], bool] = lambda _: True) -> Total:
         """The sum of a column over several entities."""
 
-        def fits(entity: Entity) -> bool:
-            return any(field.kind.additive and field.kind.answerable for field in entity.fields)
+        def adds(entity: Entity) -> list[Field]:
+            return [f for f in entity.fields if f.kind.additive and f.kind.answerable and fits(f.kind)]
 
-        source = self.many(self.rng.randint(0, max(0, (calls - 3) // 2)), fits=fits)
-        column = self.rng.choice([f for f in source.entity.fields if f.kind.additive and f.kind.answerable])
+        source = self.several.of(calls, 1, lambda entity: bool(adds(entity)))
+        column = pick(self.rng, adds(source.entity))
         return Total(column.kind, source, column)
 
-    def each_times(self, calls: int) -> Scalar:
-        """A stated number for each of several entities."""
-        source = self.many(self.rng.randint(0, max(0, calls - 2)))
-        return EachTimes(KINDS["credits"], source, self.rng.randrange(101, 9999))
+    def times(self, calls: int) -> Scalar:
+        """A number as often as there are entities of some sort."""
+        share = self.rng.randint(1, calls - 1)
+        each = self.number(share, lambda kind: kind.additive and kind.answerable)
+        return Times(each.kind, self.several.of(calls - share, 0), each)
 
     def top(self, calls: int) -> Scalar:
         """Something about the largest or smallest of several."""
-        source = self.many(
-            self.rng.randint(0, max(0, (calls - 4) // 2)), fits=lambda e: any(f.kind.ordered for f in e.fields)
-        )
-        column = self.rng.choice([field for field in source.entity.fields if field.kind.ordered])
-        rows = self.world.tables[source.entity.name]
-        values = [rows[key][column.name] for key in source.value(self.world)]
-        if len(set(values)) < len(values):
+        hops = int("hop" in self.operators and self.rng.random() < 0.4)
+        source = self.several.of(calls - 1 - hops, 1, lambda e: any(f.kind.ordered for f in e.fields))
+        looked_at = getattr(source, "column", None)
+        ordered = [field for field in source.entity.fields if field.kind.ordered and field is not looked_at]
+        if not ordered:
+            raise DeadEndError
+        column = pick(self.rng, ordered)
+        read = self.world.column(source.entity.name, column.name)
+        values = [read[key] for key in source.value(self.world)]
+        if len({*values}) < len(values):
             raise DeadEndError
         best: One = Top(source.entity, source, column, self.rng.random() < 0.5)
-        if source.entity.links and "hop" in self.operators and self.rng.random() < 0.4:
-            link = self.rng.choice(source.entity.links)
+        if hops:
+            if not source.entity.links:
+                raise DeadEndError
+            link = pick(self.rng, source.entity.links)
             best = Hop(self.world.skin.entity(link.to), best, link)
-        return self.read(best, avoid=column.name)
+            if self.rng.random() < 0.3:
+                return self._called(best)
+        columns = [f for f in best.entity.fields if f.kind.answerable and (hops or f is not column)]
+        if not columns:
+            raise DeadEndError
+        asked = pick(self.rng, columns)
+        return Read(asked.kind, best, asked)
 
     def listed(self, calls: int) -> Scalar:
-        """Which several entities they are, two hops or a filter away at least."""
-        source = self.many(self.rng.randint(0, max(0, calls - 1)))
-        return Listed(KINDS["thing_name"], source, self.world.keyed == "id")
+        """Which several entities they are."""
+        return Listed(KINDS["thing_name"], self.several.of(calls, 0), self.world.keyed == "id")
 
     def combine(self, calls: int) -> Scalar:
-        """The sum or the difference of two scalars of one unit."""
-        share = self.rng.randint(1, max(1, calls - 1))
-        left: Scalar = self.number(share, lambda kind: kind.additive and kind.answerable)
-        right: Scalar = self.number(calls - share, lambda kind: kind.name == left.kind.name)
+        """The sum or the difference of two scalars of one kind."""
+        tool = self.recipe.plain
+        calls -= int(tool)
+        if calls < 2:
+            raise DeadEndError
+        share = self.rng.randint(1, calls - 1)
+        left = self.amount(share, lambda kind: kind.additive and kind.answerable)
+        right = self.amount(calls - share, lambda kind: kind is left.kind)
         if left.value(self.world) == right.value(self.world):
             raise DeadEndError
-        tool = self.recipe.plain or self.rng.random() < 0.3
         return Combine(left.kind, left, right, self.rng.random() < 0.5, tool)
 
     def days(self, calls: int) -> Scalar:
-        """The days between two dates."""
-        share = self.rng.randint(1, max(1, calls - 1))
-        left = self.number(share, lambda kind: kind.answer.kind == "date")
-        right = self.number(calls - share, lambda kind: kind.answer.kind == "date")
+        """The days between two dates, or the day so many days after one."""
+
+        def fits(kind: Kind) -> bool:
+            return kind.answer.kind == "date"
+
+        if calls == 1 or self.rng.random() < 0.25:
+            day = self.number(calls, fits)
+            return Later(day.kind, day, self.rng.randrange(11, 500))
+        share = self.rng.randint(1, calls - 1)
+        left, right = self.number(share, fits), self.number(calls - share, fits)
         if left.value(self.world) == right.value(self.world):
             raise DeadEndError
         return Days(KINDS["days"], left, right)
 
     def convert(self, calls: int) -> Scalar:
-        """An amount of money in another currency."""
-        if not self.rates:
-            raise DeadEndError
+        """An amount of money in another currency, or a quantity in another unit."""
+        if calls == 1 or not self.rates or self.rng.random() < 0.4:
+            source = self.amount(calls, lambda kind: bool(kind.answerable and conversions(kind)))
+            target, factor = pick(self.rng, conversions(source.kind))
+            return Rescale(target, source, factor)
+        source = self.amount(
+            calls - 1, lambda kind: kind.dimension == "money" and kind.scale == 1 and kind.answerable and kind.additive
+        )
+        currency = pick(self.rng, [*self.rates])
+        plan = Convert(source.kind, source, currency, self.rates[currency])
+        if plan.halfway(self.world):
+            raise DeadEndError  # rounded up by some, to even by others
+        return plan
 
-        def fits(kind: Kind) -> bool:
-            return kind.dimension == "money" and kind.scale == 1 and kind.answerable
-
-        source: Scalar = self.number(calls - 1, fits)
-        if "total" in self.operators and "members" in self.operators and calls >= 4 and self.rng.random() < 0.4:
-            total = self.total(calls - 1)
-            if fits(total.kind):
-                source = total
-        currency = self.rng.choice([*self.rates])
-        return Convert(source.kind, source, currency, self.rates[currency])
+    # Changes
 
     def updated(self, calls: int) -> Scalar:
-        """A change, and then a sum or a charge that it bears on."""
+        """A change, and then a sum or a multiple that it bears on."""
         movable = [(entity, move) for entity in self.world.skin.entities for move in entity.moves]
         if movable and self.rng.random() < 0.4:
-            entity, move = self.rng.choice(movable)
+            entity, move = pick(self.rng, movable)
             link = next(link for link in entity.links if link.name == move.link)
-            changed, target = self.anchor(entity), self.anchor(self.world.skin.entity(link.to))
-            if self.world.tables[entity.name][changed.key][link.name] == target.key or target.key == changed.key:
+            changed, target = self.any_anchor(entity), self.any_anchor(self.world.skin.entity(link.to))
+            if target.key in (changed.key, self.world.read(entity.name, changed.key, link.name)):
                 raise DeadEndError
-            then = self._about(Members(entity, target, link))
+            then = self._about(Members(entity, target, link), calls)
             return self._sound(Moved(then.kind, changed, move.verb, link, target, then))
         acting = [entity for entity in self.world.skin.entities if entity.states and entity.links]
         if not acting:
             raise DeadEndError
-        entity = self.rng.choice(acting)
-        assert entity.states is not None
-        action = self.rng.choice(entity.states.actions)
-        link = self.rng.choice(entity.links)
-        members = Members(entity, self.one(0, lambda target: target.name == link.to), link)
-        rows = self.world.tables[entity.name]
-        ready = [key for key in members.value(self.world) if rows[key][entity.states.field] == action.source]
-        if not ready:
+        entity = pick(self.rng, acting)
+        states = entity.states
+        assert states is not None
+        action, link = pick(self.rng, states.actions), pick(self.rng, entity.links)
+        target = self.any_anchor(self.world.skin.entity(link.to))
+        members = Members(entity, target, link)
+        ready = Where(entity, members, states, action.source, by_list=False)
+        keys = ready.value(self.world)
+        if not keys:
             raise DeadEndError
-        changed_: Many | One = Where(entity, members, entity.states, action.source)
+        changed_: Many | One = ready
         if self.rng.random() < 0.6:
-            key = self.rng.choice(ready)
-            by_id = self.world.keyed == "id" and self.rng.random() < 0.5
-            changed_ = Anchor(entity, key, self.world.name_of(entity.name, key), by_id)
-        then = self._about(Where(entity, members, entity.states, action.target))
-        return self._sound(Acted(then.kind, changed_, action, entity.states, then))
+            changed_ = self.anchor(entity, pick(self.rng, keys), looked_up=self.rng.random() < 0.5)
+        then = self._about(Where(entity, members, states, action.target, by_list=False), calls)
+        return self._sound(Acted(then.kind, changed_, action, states, then))
 
-    def _about(self, source: Many) -> Scalar:
+    def _about(self, source: Many, calls: int) -> Total | Times:
         additive = [field for field in source.entity.fields if field.kind.additive and field.kind.answerable]
-        if additive and self.rng.random() < 0.75:
-            column = self.rng.choice(additive)
+        if additive and (calls < 4 or self.rng.random() < 0.75):
+            column = pick(self.rng, additive)
             return Total(column.kind, source, column)
-        return EachTimes(KINDS["credits"], source, self.rng.randrange(101, 9999))
+        each = self.number(1, lambda kind: kind.additive and kind.answerable)
+        return Times(each.kind, source, each)
 
     def _sound(self, plan: Acted | Moved) -> Scalar:
         """The plan, if the change matters and leaves a handful of entities to look at."""
-        after = plan.after(self.world)
-        assert isinstance(plan.then, Total | EachTimes)
-        if not 1 <= len(plan.then.source.value(after)) <= MOST or plan.then.value(self.world) == plan.value(self.world):
+        then = plan.then
+        assert isinstance(then, Total | Times)
+        found = then.source.value(plan.after(self.world))
+        if not 1 <= len(found) <= MOST or then.value(self.world) == plan.value(self.world):
             raise DeadEndError
         return plan
-
-
-def between(low: Any, high: Any, kind: Kind) -> Any:
-    """A value strictly between two of a kind, as short to write as it gets.
-
-    Raises:
-        DeadEndError: there is none.
-    """
-    if kind.answer.kind == "date":
-        days = (date.fromisoformat(high) - date.fromisoformat(low)).days
-        if days < 2:
-            raise DeadEndError
-        return date.fromordinal(date.fromisoformat(low).toordinal() + days // 2).isoformat()
-    if isinstance(low, str):
-        raise DeadEndError
-    middle = (low + high) / 2
-    for places in range(-4, kind.places + 1):
-        rounded = round(middle, places)
-        if low < rounded < high:
-            return int(rounded) if kind.json == "integer" else rounded
-    raise DeadEndError

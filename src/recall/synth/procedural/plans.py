@@ -2,21 +2,19 @@
 
 A plan has a value twice: straight from the world's rows (`value`), and through the tools (`run`). The two are written
 apart, so that each checks the other. Nodes stand for one entity (`One`), several (`Many`) or a number, date or text
-(`Scalar`).
+(`Scalar`, of which `scalars.py` has the kinds).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from recall.programs import OPERATIONS
 from recall.synth.procedural.kinds import Kind
-from recall.synth.procedural.skins.schema import Action, Entity, Label, Link, States
+from recall.synth.procedural.skins.schema import Entity, Label, Link, States
 from recall.synth.procedural.skins.schema import Field as Column
 from recall.synth.procedural.tools import Operation
 from recall.synth.procedural.trace import Bound, Trace, literal, work_out
-from recall.synth.procedural.world import NAME, Key, World
+from recall.synth.procedural.world import Key, World
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +36,15 @@ class Node:
         yield self
         for part in self.parts:
             yield from part.walk()
+
+    def with_part(self, old: "Node", new: "Node") -> "Node":
+        """The same tree with another node in the place of one of its own."""
+        if self is old:
+            return new
+        names: tuple[str, ...] = self.__match_args__
+        parts = {name: part for name in names if isinstance(part := getattr(self, name), Node)}
+        changed = {name: made for name, part in parts.items() if (made := part.with_part(old, new)) is not part}
+        return replace(self, **changed) if changed else self
 
     @property
     def template(self) -> str:
@@ -109,13 +116,20 @@ class Anchor(One):
     by_id: bool
     """Whether the question gives the id instead of the name."""
 
+    @property
+    def known(self) -> bool:
+        """Whether the question says what tools know it by."""
+        return self.by_id or self.key == self.name
+
     def value(self, world: World) -> Key:
         """See `One`."""
+        if not self.known:
+            world.spend("lookup", self.entity.name, self.key)
         return self.key
 
     def run(self, trace: Trace) -> Bound:
         """See `One`. Where tools know ids, a name has to be looked up."""
-        if self.by_id or self.key == self.name:
+        if self.known:
             return literal(self.key)
         return trace.look_up(self.entity.name, literal(self.name))
 
@@ -133,7 +147,7 @@ class Hop(One):
 
     def value(self, world: World) -> Key:
         """See `One`."""
-        return str(world.tables[self.source.entity.name][self.source.value(world)][self.link.name])
+        return str(world.read(self.source.entity.name, self.source.value(world), self.link.name))
 
     def run(self, trace: Trace) -> Bound:
         """See `One`."""
@@ -152,9 +166,8 @@ class Whichever(One):
 
     def value(self, world: World) -> Key:
         """See `One`."""
-        rows = world.tables[self.entity.name]
         keys = self.left.value(world), self.right.value(world)
-        return (max if self.largest else min)(keys, key=lambda key: rows[key][self.column.name])
+        return _extreme(world, self.entity.name, keys, self.column.name, largest=self.largest)
 
     def run(self, trace: Trace) -> Bound:
         """See `One`."""
@@ -195,9 +208,8 @@ class Top(One):
 
     def value(self, world: World) -> Key:
         """See `One`."""
-        rows = world.tables[self.entity.name]
-        pick = max if self.largest else min
-        return pick(self.source.value(world), key=lambda key: rows[key][self.column.name])
+        keys = self.source.value(world)
+        return _extreme(world, self.entity.name, keys, self.column.name, largest=self.largest)
 
     def run(self, trace: Trace) -> Bound:
         """See `One`."""
@@ -236,7 +248,7 @@ class Labelled(Many):
 
     def value(self, world: World) -> list[Key]:
         """See `Many`."""
-        return [key for key, row in world.tables[self.entity.name].items() if row[self.label.name] == self.word]
+        return world.where(self.entity.name, self.label.name, self.word)
 
     def run(self, trace: Trace) -> list[Bound]:
         """See `Many`."""
@@ -254,8 +266,7 @@ class Between(Many):
 
     def value(self, world: World) -> list[Key]:
         """See `Many`."""
-        rows = world.tables[self.entity.name].items()
-        return [key for key, row in rows if self.low <= row[self.column.name] <= self.high]
+        return world.within(self.entity.name, self.column.name, self.low, self.high)
 
     def run(self, trace: Trace) -> list[Bound]:
         """See `Many`."""
@@ -265,27 +276,43 @@ class Between(Many):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Where(Many):
-    """Those of several entities with a label or in a state, read one by one."""
+    """Those of several entities with a label or in a state."""
 
     operator: ClassVar[str] = "where"
     source: Many
     label: Label | States
     word: str
+    by_list: bool
+    """Whether they are told by a list of all that have the label, instead of one by one."""
 
     @property
     def column(self) -> str:
-        """The column that is read."""
+        """What they are told by."""
         return self.label.field if isinstance(self.label, States) else self.label.name
+
+    @property
+    def listing(self) -> Operation:
+        """The tool that lists all that have the label."""
+        return Operation("where", self.entity.name, self.column)
 
     def value(self, world: World) -> list[Key]:
         """See `Many`."""
-        rows = world.tables[self.entity.name]
-        return [key for key in self.source.value(world) if rows[key][self.column] == self.word]
+        keys = self.source.value(world)
+        if self.by_list:
+            kept = set(world.where(self.entity.name, self.column, self.word))
+            return [key for key in keys if key in kept]
+        return [key for key in keys if world.read(self.entity.name, key, self.column) == self.word]
 
     def run(self, trace: Trace) -> list[Bound]:
         """See `Many`."""
         keys = self.source.run(trace)
+        if self.by_list:
+            kept = {key.value for key in trace.listed(self.listing, value=literal(self.word))}
+            return [key for key in keys if key.value in kept]
         return [key for key in keys if trace.read(self.entity.name, key, self.column).value == self.word]
+
+    def _detail(self) -> str:
+        return "list" if self.by_list else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,13 +325,18 @@ class Above(Many):
     bound: Any
     above: bool
 
+    @property
+    def listing(self) -> Operation:
+        """The tool that lists all with a value between two bounds."""
+        return Operation("range", self.entity.name, self.column.name)
+
     def _keeps(self, value: Any) -> bool:
         return bool(value > self.bound if self.above else value < self.bound)
 
     def value(self, world: World) -> list[Key]:
         """See `Many`."""
-        rows = world.tables[self.entity.name]
-        return [key for key in self.source.value(world) if self._keeps(rows[key][self.column.name])]
+        keys = self.source.value(world)
+        return [key for key in keys if self._keeps(world.read(self.entity.name, key, self.column.name))]
 
     def run(self, trace: Trace) -> list[Bound]:
         """See `Many`."""
@@ -342,8 +374,8 @@ class Targets(Many):
 
     def value(self, world: World) -> list[Key]:
         """See `Many`."""
-        rows = world.tables[self.source.entity.name]
-        return list(dict.fromkeys(rows[key][self.link.name] for key in self.source.value(world)))
+        sources = self.source.value(world)
+        return list(dict.fromkeys(world.read(self.source.entity.name, key, self.link.name) for key in sources))
 
     def run(self, trace: Trace) -> list[Bound]:
         """See `Many`."""
@@ -351,222 +383,6 @@ class Targets(Many):
         return list({bound.value: bound for bound in reversed(found)}.values())[::-1]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Read(Scalar):
-    """A column of one entity."""
-
-    source: One
-    column: Column
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return world.tables[self.source.entity.name][self.source.value(world)][self.column.name]
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        return trace.read(self.source.entity.name, self.source.run(trace), self.column.name)
-
-    def _detail(self) -> str:
-        return self.kind.answer.kind
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Called(Scalar):
-    """What an entity is called."""
-
-    source: One
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return world.name_of(self.source.entity.name, self.source.value(world))
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`. Where tools know ids, the name has to be read."""
-        key = self.source.run(trace)
-        operation = Operation("lookup", self.source.entity.name)
-        return trace.read(self.source.entity.name, key, NAME) if operation in trace.tools else key
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Total(Scalar):
-    """The sum of a column over several entities."""
-
-    operator: ClassVar[str] = "total"
-    source: Many
-    column: Column
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        rows = world.tables[self.source.entity.name]
-        total = sum((Decimal(str(rows[key][self.column.name])) for key in self.source.value(world)), Decimal())
-        return int(total) if total == int(total) else float(total)
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        keys = self.source.run(trace)
-        values = [trace.read(self.source.entity.name, key, self.column.name) for key in keys]
-        return work_out("sum", values)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EachTimes(Scalar):
-    """A stated number for each of several entities."""
-
-    operator: ClassVar[str] = "count"
-    source: Many
-    factor: int
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return self.factor * len(self.source.value(world))
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        return work_out("product", work_out("count", self.source.run(trace)), literal(self.factor))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Combine(Scalar):
-    """The sum of two scalars, or their difference."""
-
-    operator: ClassVar[str] = "combine"
-    left: Scalar
-    right: Scalar
-    sum: bool
-    tool: bool
-    """Whether a tool does the arithmetic."""
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        name = "sum" if self.sum else "difference"
-        return OPERATIONS[name](self.left.value(world), self.right.value(world))
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        left, right = self.left.run(trace), self.right.run(trace)
-        if self.tool:
-            tool = trace.tools[Operation("add" if self.sum else "subtract")]
-            number = trace.call(tool, a=left, b=right)
-            return Bound(trace.results[number], {"$ref": number})
-        return work_out("sum" if self.sum else "difference", left, right)
-
-    def _detail(self) -> str:
-        return "sum" if self.sum else "difference"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Days(Scalar):
-    """The days between two dates."""
-
-    operator: ClassVar[str] = "days"
-    left: Scalar
-    right: Scalar
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return OPERATIONS["days"](self.left.value(world), self.right.value(world))
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        return work_out("days", self.left.run(trace), self.right.run(trace))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Convert(Scalar):
-    """An amount of money in another currency, to two decimals."""
-
-    operator: ClassVar[str] = "convert"
-    source: Scalar
-    currency: str
-    rate: float
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return OPERATIONS["round"](OPERATIONS["product"](self.source.value(world), self.rate), 2)
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        amount = self.source.run(trace)
-        converted = work_out("product", amount, trace.rate(literal(self.currency)))
-        return work_out("round", converted, literal(2))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Listed(Scalar):
-    """Which entities they are: a set of keys."""
-
-    operator: ClassVar[str] = "list"
-    source: Many
-    ids: bool
-    """Whether the keys are ids."""
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return sorted(self.source.value(world))
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        keys = sorted(self.source.run(trace), key=lambda bound: str(bound.value))
-        return Bound([key.value for key in keys], [key.expression for key in keys])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Acted(Scalar):
-    """A scalar after the state of one entity, or of several, was changed."""
-
-    operator: ClassVar[str] = "update"
-    changed: Many | One
-    action: Action
-    states: States
-    then: Scalar
-
-    def after(self, world: World) -> World:
-        """The world once it is done."""
-        keys = self.changed.value(world)
-        keys = [keys] if isinstance(keys, str) else keys
-        entity = self.changed.entity.name
-        rows = dict(world.tables[entity])
-        for key in keys:
-            rows[key] = {**rows[key], self.states.field: self.action.target}
-        return World(world.skin, world.keyed, {**world.tables, entity: rows})
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return self.then.value(self.after(world))
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        keys = self.changed.run(trace)
-        for key in [keys] if isinstance(keys, Bound) else keys:
-            trace.change(Operation("act", self.changed.entity.name, self.action.verb), key=key)
-        trace.forget()
-        return self.then.run(trace)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Moved(Scalar):
-    """A scalar after a link of one entity was pointed elsewhere."""
-
-    operator: ClassVar[str] = "update"
-    changed: One
-    verb: str
-    link: Link
-    target: One
-    then: Scalar
-
-    def after(self, world: World) -> World:
-        """The world once it is done."""
-        entity, key = self.changed.entity.name, self.changed.value(world)
-        rows = {**world.tables[entity], key: {**world.tables[entity][key], self.link.name: self.target.value(world)}}
-        return World(world.skin, world.keyed, {**world.tables, entity: rows})
-
-    def value(self, world: World) -> Any:
-        """See `Scalar`."""
-        return self.then.value(self.after(world))
-
-    def run(self, trace: Trace) -> Bound:
-        """See `Scalar`."""
-        key, target = self.changed.run(trace), self.target.run(trace)
-        trace.change(Operation("move", self.changed.entity.name, self.verb), key=key, value=target)
-        trace.forget()
-        return self.then.run(trace)
+def _extreme(world: World, entity: str, keys: Sequence[Key], word: str, *, largest: bool) -> Key:
+    values = [world.read(entity, key, word) for key in keys]
+    return keys[values.index((max if largest else min)(values))]

@@ -1,147 +1,102 @@
 """Saying what a plan asks for, in English: at least six ways for each operator, in one sentence or in several.
 
 Every literal of the plan (a name, an id, a bound, a label, a currency) stands in the question as it is. What would be
-ambiguous within one noun phrase becomes a sentence of its own, and is then referred to.
+ambiguous within one noun phrase becomes a sentence of its own and is then referred to: by its noun where that can be
+nothing else, by a letter where it could.
 """
 
 import random
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from recall.synth.procedural.kinds import Kind
+from recall.synth.procedural import phrases
+from recall.synth.procedural.english import a, beyond, comparative, in_time, superlative
+from recall.synth.procedural.phrases import Ways
 from recall.synth.procedural.plans import (
     Above,
-    Acted,
     Anchor,
     Between,
     Both,
-    Called,
-    Combine,
     Conditional,
-    Convert,
-    Days,
-    EachTimes,
     Hop,
     Labelled,
-    Listed,
     Many,
     Members,
-    Moved,
+    Node,
     One,
-    Read,
     Scalar,
     Targets,
     Top,
-    Total,
     Where,
     Whichever,
 )
+from recall.synth.procedural.scalars import (
+    Acted,
+    Called,
+    Combine,
+    Convert,
+    Days,
+    Later,
+    Listed,
+    Moved,
+    Read,
+    Rescale,
+    Times,
+    Total,
+)
 
-Ways = tuple[str, ...]
+_CLAUSES = ("how ", "by how ", "what ", "which ")
+_MARK = "\x00{}\x00"
+_MARKED = re.compile("\x00(\\d+)\x00")
 
-REQUESTS: Ways = (
-    "What is {}?", "Find {}.", "Tell me {}.", "Give {}.", "I need {}.", "Work out {}.", "Please determine {}.",
-    "Can you find out {}?", "Report {}.",
-)  # fmt: skip
-PLAIN_REQUESTS: Ways = ("What is {}?", "Find {}.", "Tell me {}.")
-LISTS: Ways = (
-    "List {}.", "Which are {}? List them all.", "Name {}.", "Give me a list of {}.", "I need a full list of {}.",
-    "Find all of {} and list them.", "Enumerate {}.",
-)  # fmt: skip
-_TOTALS: Ways = (
-    "the total {noun} of {many}", "the sum of the {noun} over {many}", "the combined {noun} of {many}",
-    "what {many} come to in {noun}, added up", "the {noun} of {many} taken together",
-    "the overall {noun} across {many}", "the result of adding up the {noun} of each of {many}",
-)  # fmt: skip
-_CHARGES: Ways = (
-    "what a fee of {factor} credits for each of {many} comes to",
-    "the whole bill in credits if each of {many} is charged {factor} credits",
-    "how many credits are due in all when every one of {many} costs {factor} credits",
-    "the amount collected when {factor} credits are asked for each of {many}",
-    "the sum in credits of a levy of {factor} credits on each of {many}",
-    "the cost in credits of granting {factor} credits to each of {many}",
-)
-_SUMS: Ways = (
-    "the sum of {left} and {right}", "{left} plus {right}", "{left} and {right} added together",
-    "what {left} and {right} make together", "the total of {left} and {right}", "{left} added to {right}",
-)  # fmt: skip
-_DIFFERENCES: Ways = (
-    "the difference between {left} and {right}", "by how much {left} and {right} differ",
-    "how far {left} and {right} are apart", "the gap between {left} and {right}",
-    "the absolute difference of {left} and {right}", "how much separates {left} from {right}",
-)  # fmt: skip
-_DAYS: Ways = (
-    "the number of days between {left} and {right}", "how many days lie between {left} and {right}",
-    "the days from {left} to {right}, whichever comes first", "how many days apart {left} and {right} are",
-    "the distance in days between {left} and {right}", "how many days separate {left} from {right}",
-)  # fmt: skip
-_CONVERSIONS: Ways = (
-    "{source}, converted into {currency} and rounded to two decimals",
-    "how much {source} is in {currency}, to two decimals", "what {source} comes to in {currency}, to two decimals",
-    "the worth in {currency} of {source}, rounded to two decimals",
-    "{source} expressed in {currency} with two decimals",
-    "the amount of {currency}, rounded to two decimals, that {source} buys",
-)  # fmt: skip
-_TOPS: Ways = (
-    "the one of {many} with the {most} {noun}", "whichever of {many} has the {most} {noun}",
-    "that one of {many} whose {noun} is the {most}", "the one with the {most} {noun} among {many}",
-)  # fmt: skip
-_TOP_SENTENCES: Ways = (
-    "Among {many}, pick the one with the {most} {noun}.", "Look at {many} and take the one whose {noun} is the {most}.",
-    "Of {many}, one has the {most} {noun}.", "Consider the one of {many} with the {most} {noun}.",
-)  # fmt: skip
-_KEEPS: Ways = (
-    "Take {many} and keep those {that}.", "Look at {many}, but only at those {that}.",
-    "Of {many}, consider those {that}.",
-    "Start from {many} and leave out all but those {that}.", "Among {many}, only those {that} matter.",
-    "Consider {many}, restricted to those {that}.",
-)  # fmt: skip
-_CHOICES: Ways = (
-    "If {left} is {more} than {right}, look at {then}; otherwise at {otherwise}.",
-    "Check whether {left} is {more} than {right}: if so, go on with {then}, if not, with {otherwise}.",
-    "Choose {then} if {left} is {more} than {right}, and {otherwise} if it is not.",
-    "Is {left} {more} than {right}? Then take {then}, else {otherwise}.",
-    "Depending on whether {left} is {more} than {right}, the one in question is {then} or {otherwise}, in this order.",
-    "When {left} turns out {more} than {right}, use {then}; when it does not, use {otherwise}.",
-)
-_WHICHEVER: Ways = (
-    "whichever of {left} and {right} has the {more} {noun}", "the one of {left} and {right} with the {more} {noun}",
-    "{left} or {right}, whichever has the {more} {noun},", "that one of {left} and {right} whose {noun} is {more}",
-    "the {more} of {left} and {right} by {noun}", "either {left} or {right}, the one with the {more} {noun},",
-)  # fmt: skip
-_MOVES: Ways = (
-    "First make {target} the {noun} of {one}.", "Set the {noun} of {one} to {target}.",
-    "Give {one} a new {noun}: {target}.", "Change the {noun} of {one} to {target}.",
-    "See to it that the {noun} of {one} is {target}.", "Let {target} be the {noun} of {one} from now on.",
-)  # fmt: skip
-_ACTS: Ways = (
-    "Change {what} from {before} to {after}.", "First, change {what} from {before} to {after}.",
-    "Turn the {noun} of {what} from {before} to {after}.", "{verb} {what}, so that the {noun} becomes {after}.",
-    "See to it that the {noun} of {what} goes from {before} to {after}.", "{verb} {what}: from {before} to {after}.",
-)  # fmt: skip
-_AFTERWARDS: Ways = (
-    "Then: {}",
-    "After that: {}",
-    "Once that is done: {}",
-    "With this in place: {}",
-    "Afterwards: {}",
-    "Next: {}",
-)
-UNKNOWABLE = "cannot be determined"
-"""The answer where a tool that is needed is missing."""
-UNKNOWN_CLAUSES: Ways = (
-    "If the tools cannot tell, answer: cannot be determined.",
-    "Should it be impossible to find out, say: cannot be determined.",
-    "Where no tool gives what is needed, the answer is: cannot be determined.",
-)
+
+@dataclass
+class _Handle:
+    """Something that a sentence of its own introduced."""
+
+    noun: str
+    """What it is called afterwards."""
+    several: bool
+    word: str
+    """What stands before the noun where it alone is clear: `that`, `these`, `the chosen`."""
+    at: int
+    """The number of the sentence that introduced it."""
+    letter: str = ""
+
+    def __str__(self) -> str:
+        if not self.letter:
+            return f"{self.word} {self.noun}"
+        return f"the {self.noun} of group {self.letter}" if self.several else f"{self.noun} {self.letter}"
+
+    @property
+    def naming(self) -> str:
+        """The sentence that gives it its letter."""
+        if not self.letter:
+            return ""
+        return f" Call them group {self.letter}." if self.several else f" Call it {self.noun} {self.letter}."
 
 
 class Voice:
     """Says one plan."""
 
-    def __init__(self, rng: random.Random, *, plain: bool = False) -> None:
-        self.rng, self.plain = rng, plain
-        self.sentences: list[str] = []
-        """What is said before the question."""
+    def __init__(self, rng: random.Random, *, plain: bool = False, ids: bool = False) -> None:
+        """Take how it is to be said.
+
+        Args:
+            rng: decides everything.
+            plain: in one phrase of genitives.
+            ids: entities are known by ids, so that it has to be said where a name is wanted.
+        """
+        self.rng, self.plain, self.ids = rng, plain, ids
+        self._sentences: list[str] = []
+        self._handles: list[_Handle] = []
+        self._known: dict[int, str] = {}
+        """By the identity of a node, the mark of its handle."""
+        self._operands = 0
+        """How many constructions with two operands are open."""
+        self._hops = 0
+        """How many hops are open."""
 
     def question(self, plan: Scalar, *, unknowable: bool = False) -> str:
         """The whole question.
@@ -150,232 +105,334 @@ class Voice:
             plan: what it asks for.
             unknowable: say what to answer where the tools do not suffice.
         """
-        final = self._final(plan)
+        self._say(self._final(plan))
         clauses = [] if self.plain else self._form(plan)
         if unknowable:
-            clauses.append(self.rng.choice(UNKNOWN_CLAUSES))
-        text = " ".join([*self.sentences, final, *clauses])
-        return text.replace(",.", ".").replace(",?", "?").replace(",,", ",").replace(",:", ":")
+            clauses.append(self._way(phrases.UNKNOWN))
+        self._name()
+        return " ".join([*map(self._unmarked, self._with_names()), *clauses])
+
+    # Sentences and what they introduce
+
+    def _way(self, ways: Sequence[str]) -> str:
+        return ways[int(self.rng.random() * len(ways))]
+
+    def _chance(self, share: float) -> bool:
+        return not self.plain and self.rng.random() < share
+
+    def _say(self, sentence: str) -> None:
+        self._sentences.append(sentence[0].upper() + sentence[1:])
+
+    def _introduced(self, node: Node, sentence: str, noun: str, word: str) -> str:
+        """Say a sentence that introduces a node; the mark by which it is referred to."""
+        self._say(sentence)
+        self._handles.append(_Handle(noun, isinstance(node, Many), word, len(self._sentences) - 1))
+        self._known[id(node)] = _MARK.format(len(self._handles) - 1)
+        return self._known[id(node)]
+
+    def _name(self) -> None:
+        """Give letters to what its noun alone could be mistaken for something else."""
+        counts: dict[str, int] = {}
+        for handle in self._handles:
+            counts[handle.noun] = counts.get(handle.noun, 0) + 1
+        letters = iter("ABCDEFGH")
+        for handle in self._handles:
+            said = self._sentences[handle.at].lower()
+            repeated = len(re.findall(rf"\b{re.escape(handle.noun.lower())}\b", said)) > 1
+            if counts[handle.noun] > 1 or (repeated and not handle.several and handle.word == "that"):
+                handle.letter = next(letters)
+
+    def _with_names(self) -> list[str]:
+        names = {handle.at: handle.naming for handle in self._handles}
+        return [f"{sentence}{names.get(number, '')}" for number, sentence in enumerate(self._sentences)]
+
+    def _unmarked(self, text: str) -> str:
+        return _MARKED.sub(lambda found: str(self._handles[int(found[1])]), text)
+
+    # The question itself
 
     def _final(self, plan: Scalar) -> str:
         if isinstance(plan, Acted | Moved):
-            self.sentences.append(self._changed(plan))
+            self._say(self._changed(plan))
+            done = len(self._sentences)
             asked = self._final(plan.then)
-            return self._say(_AFTERWARDS).format(_lower(asked)) if not self.sentences[1:] else asked
+            if len(self._sentences) == done:
+                return self._way(phrases.AFTERWARDS).format(_lower(asked))
+            first = self._sentences[done]
+            self._sentences[done] = self._way(phrases.AFTERWARDS).format(_lower(first))
+            return asked
         if isinstance(plan, Listed):
-            return self._say(LISTS).format(self.many(plan.source))
+            return self._way(phrases.LISTS).format(self.many(plan.source))
         said = self.scalar(plan)
         if self.plain:
-            return self._say(PLAIN_REQUESTS).format(said)
-        if said.startswith(("how ", "by how ", "what ")):
-            return self._say(
-                ("Find out {}.", "Tell me {}.", "I need to know {}.", "Work out {}.", "Please determine {}.")
-            ).format(said)
-        return self._say(REQUESTS).format(said)
+            return self._way(phrases.PLAIN_REQUESTS).format(said)
+        return self._way(phrases.CLAUSE_REQUESTS if said.startswith(_CLAUSES) else phrases.REQUESTS).format(said)
 
     def _form(self, plan: Scalar) -> list[str]:
-        """What form the answer should have."""
+        """What form the answer should have, where that is not plain."""
         while isinstance(plan, Acted | Moved):
             plan = plan.then
         if isinstance(plan, Listed):
             keys = "ids" if plan.ids else "names"
             return [
-                self._say(
-                    (
-                        f"Answer with a list of {keys}.",
-                        f"Give their {keys}, separated by semicolons.",
-                        f"Answer with their {keys} as a JSON list.",
-                    )
-                )
-            ]
+                self._way((
+                    f"Answer with a list of {keys}.", f"Give their {keys}, separated by semicolons.",
+                    f"Answer with their {keys} as a JSON list.",
+                ))
+            ]  # fmt: skip
+        if isinstance(plan, Called) and self.ids:
+            return [self._way(("Give the name, not the id.", "Answer with its name.", "State it by name, not by id."))]
         kind = plan.kind
-        if isinstance(plan, Convert | Days):
-            return []
-        if kind.answer.kind == "date":
-            return [self._say(("Answer as YYYY-MM-DD.", "Give the date as YYYY-MM-DD.", "Use the form YYYY-MM-DD."))]
-        if kind.unit and not isinstance(plan, EachTimes) and self.rng.random() < 0.6:
+        if kind.answer.kind == "date" and not isinstance(plan, Days):
+            return [self._way(("Answer as YYYY-MM-DD.", "Give the date as YYYY-MM-DD.", "Use the form YYYY-MM-DD."))]
+        if kind.unit and not isinstance(plan, Convert | Rescale | Days) and self.rng.random() < 0.6:
             return [
-                self._say((f"Answer in {kind.unit}.", f"Give the number in {kind.unit}.", f"State it in {kind.unit}."))
+                self._way((f"Answer in {kind.unit}.", f"Give the number in {kind.unit}.", f"State it in {kind.unit}."))
             ]
         return []
 
     def _changed(self, plan: Acted | Moved) -> str:
         if isinstance(plan, Moved):
             words = {"target": self.one(plan.target), "one": self.one(plan.changed), "noun": plan.link.noun}
-            return self._say(_MOVES).format(**words)
+            return self._way(phrases.MOVES).format(**words)
         states = plan.states
         if isinstance(plan.changed, One):
             what = self.one(plan.changed)
         else:
             assert isinstance(plan.changed, Where)
             what = f"every one of {self.many(plan.changed.source)} {states.phrase.format(plan.action.source)}"
-        verb = plan.action.verb.replace("_", " ").capitalize()
-        words = {
-            "what": what,
-            "before": plan.action.source,
-            "after": plan.action.target,
-            "noun": states.noun,
-            "verb": verb,
-        }
-        return self._say(_ACTS).format(**words)
+        return self._way(phrases.ACTS).format(
+            what=what, before=plan.action.source, after=plan.action.target, noun=states.noun,
+            verb=plan.action.verb.replace("_", " ").capitalize(),
+        )  # fmt: skip
+
+    # Scalars
 
     def scalar(self, node: Scalar) -> str:
-        """A noun phrase, or a clause that begins with `how` or `what`."""
+        """A noun phrase, or a clause that begins with `how`, `what` or `which`."""
         match node:
             case Read():
-                return self._of(node.column.noun, node.source)
+                return self._of(node.column.noun, node.source, genitive=not self._operands)
             case Called():
                 return self.one(node.source)
             case Total():
-                return self._say(_TOTALS).format(noun=node.column.noun, many=self.many(node.source))
-            case EachTimes():
-                return self._say(_CHARGES).format(factor=node.factor, many=self.many(node.source))
+                ways = phrases.TOTALS[1:] if "total" in node.column.noun else phrases.TOTALS
+                ways = ways[:-1] if self._operands else ways
+                return self._way(ways).format(noun=node.column.noun, many=self.many(node.source))
+            case Times():
+                return self._times(node)
             case Combine():
-                ways = _SUMS if node.sum else _DIFFERENCES
-                if self.plain:
-                    ways = ("the sum of {left} and {right}",) if node.sum else ("the difference of {left} and {right}",)
-                return self._say(ways).format(left=self.scalar(node.left), right=self.scalar(node.right))
+                return self._combined(node)
             case Days():
-                return self._say(_DAYS).format(left=self.scalar(node.left), right=self.scalar(node.right))
+                return self._pair(phrases.DAYS, node.left, node.right)
+            case Later():
+                return self._way(phrases.LATER).format(days=node.days, day=self._operand(node.source))
             case Convert():
-                source = self.scalar(node.source)
-                conversions = _CONVERSIONS[:1] if source.startswith("what ") else _CONVERSIONS
-                return self._say(conversions).format(source=source, currency=node.currency)
+                return self._way(phrases.CONVERSIONS).format(source=self._operand(node.source), currency=node.currency)
+            case Rescale():
+                return self._way(phrases.RESCALES).format(source=self._operand(node.source), unit=node.kind.unit)
         raise TypeError(f"{type(node).__name__} cannot be said")
+
+    def _operand(self, node: Scalar) -> str:
+        """A noun phrase that stands among others."""
+        self._operands += 1
+        said = self.scalar(node)
+        self._operands -= 1
+        return said
+
+    def _pair(self, ways: Ways, left: Scalar, right: Scalar) -> str:
+        said = self._operand(left)
+        if _same_column(left, right) and self.rng.random() < 0.3:
+            assert isinstance(right, Read)
+            return self._way(ways).format(left=said, right=f"that of {self._nested(right.source)}")
+        return self._way(ways).format(left=said, right=self._operand(right))
+
+    def _nested(self, node: One) -> str:
+        self._operands += 1
+        said = self.one(node)
+        self._operands -= 1
+        return said
+
+    def _combined(self, node: Combine) -> str:
+        ways = phrases.SUMS if node.sum else phrases.DIFFERENCES
+        if self.plain:
+            way = "the sum of {left} and {right}" if node.sum else "the difference of {left} and {right}"
+            return way.format(left=self.scalar(node.left), right=self.scalar(node.right))
+        return self._pair(ways, node.left, node.right)
+
+    def _times(self, node: Times) -> str:
+        self._operands += 1
+        many, each = self.many(node.source), self.scalar(node.each)
+        self._operands -= 1
+        number = f"the number of {many.removeprefix('the ')}"
+        return self._way(phrases.TIMES).format(number=number, each=each, many=many)
+
+    # One entity
 
     def one(self, node: One) -> str:
         """A noun phrase for one entity."""
+        if id(node) in self._known:
+            return self._known[id(node)]
         match node:
             case Anchor():
                 return self._anchor(node)
             case Hop():
-                return self._of(node.link.noun, node.source)
+                return self._hop(node)
             case Whichever():
-                return self._say(_WHICHEVER).format(
-                    left=self.one(node.left), right=self.one(node.right), noun=node.column.noun,
-                    more=comparative(node.column.kind, larger=node.largest),
-                )  # fmt: skip
+                return self._whichever(node)
             case Conditional():
-                left, right = self.scalar(node.left), self.scalar(node.right)
-                said = self._say(_CHOICES).format(
-                    left=left, right=right, then=self.one(node.then), otherwise=self.one(node.otherwise),
-                    more=comparative(node.left.kind, larger=True),
-                )  # fmt: skip
-                self.sentences.append(said)
-                return f"the chosen {node.entity.noun}"
+                return self._conditional(node)
             case Top():
-                words = {
-                    "many": self.many(node.source),
-                    "noun": node.column.noun,
-                    "most": superlative(node.column.kind, largest=node.largest),
-                }
-                if self.rng.random() < 0.5:
-                    return self._say(_TOPS).format(**words)
-                self.sentences.append(self._say(_TOP_SENTENCES).format(**words))
-                return self._say((f"that {node.entity.noun}", f"this {node.entity.noun}"))
+                return self._top(node)
         raise TypeError(f"{type(node).__name__} cannot be said")
-
-    def many(self, node: Many) -> str:
-        """A plural noun phrase for several entities."""
-        match node:
-            case Members():
-                return f"the {node.link.inverse.format(self.one(node.source))}"
-            case Labelled():
-                start = self._say(("the {}", "all {}", "all the {}")).format(node.entity.plural)
-                return f"{start} {node.label.phrase.format(node.word)}"
-            case Between():
-                unit = f" {node.column.kind.unit}" if node.column.kind.unit else ""
-                way = self._say((
-                    "the {plural} whose {noun} lies between {low} and {high}{unit}",
-                    "all {plural} with a {noun} from {low} to {high}{unit}",
-                    "the {plural} with a {noun} of at least {low} and at most {high}{unit}",
-                    "all {plural} whose {noun} is not below {low} and not above {high}{unit}",
-                    "the {plural} in the range of {low} to {high}{unit} by {noun}",
-                    "those {plural} that have a {noun} between {low} and {high}{unit}",
-                ))  # fmt: skip
-                return way.format(
-                    plural=node.entity.plural, noun=node.column.noun, low=node.low, high=node.high, unit=unit
-                )
-            case Where():
-                return self._kept(node, node.source, node.label.phrase.format(node.word))
-            case Above():
-                unit = f" {node.column.kind.unit}" if node.column.kind.unit else ""
-                more = comparative(node.column.kind, larger=node.above)
-                return self._kept(node, node.source, f"whose {node.column.noun} is {more} than {node.bound}{unit}")
-            case Both():
-                return f"{self.many(node.left)} that are also among {self.many(node.right)}"
-            case Targets():
-                way = self._say((
-                    "the different {plural} that are the {noun} of any of {many}",
-                    "all {plural} that are the {noun} of at least one of {many}, each counted once",
-                    "the {plural}, each only once, that {many} have as {noun}",
-                    "every distinct {noun} among {many}",
-                ))  # fmt: skip
-                return way.format(plural=node.entity.plural, noun=node.link.noun, many=self.many(node.source))
-        raise TypeError(f"{type(node).__name__} cannot be said")
-
-    def _kept(self, node: Many, source: Many, that: str) -> str:
-        simple = isinstance(source, Members) and isinstance(source.source, Anchor)
-        if simple and self.rng.random() < 0.5:
-            return f"those of {self.many(source)} {that}"
-        self.sentences.append(self._say(_KEEPS).format(many=self.many(source), that=that))
-        return self._say(
-            (f"these {node.entity.plural}", f"those {node.entity.plural}", f"the {node.entity.plural} that remain")
-        )
-
-    def _of(self, noun: str, source: One) -> str:
-        said = self.one(source)
-        genitive = isinstance(source, Anchor | Hop) and not said.startswith("the ") and not said.endswith(("s", ","))
-        if genitive and self.rng.random() < (0.5 if self.plain else 0.35):
-            return f"{said}'s {noun}"
-        return f"the {noun} of {said}"
 
     def _anchor(self, node: Anchor) -> str:
         if node.by_id:
-            return self._say((f"{node.entity.noun} {node.key}", f"the {node.entity.noun} with id {node.key}"))
+            return self._way((f"{node.entity.noun} {node.key}", f"the {node.entity.noun} with id {node.key}"))
         if self.plain or self.rng.random() < 0.6:
             return node.name
         return f"the {node.entity.noun} {node.name}"
 
-    def _say(self, ways: Sequence[str]) -> str:
-        return self.rng.choice(ways)
+    def _hop(self, node: Hop) -> str:
+        deep = isinstance(node.source, Hop) and isinstance(node.source.source, Hop)
+        if not isinstance(node.source, Anchor) and self._chance(0.3 if deep else 0.1):
+            said = self._of(node.link.noun, node.source)
+            return self._introduced(node, self._way(phrases.STEPS).format(one=said), node.link.noun, "that")
+        self._hops += 1
+        said = self._of(node.link.noun, node.source)
+        self._hops -= 1
+        return said
 
+    def _of(self, noun: str, source: One, *, genitive: bool = True) -> str:
+        said = self.one(source)
+        short = isinstance(source, Anchor | Hop) and not said.startswith(("the ", "\x00")) and not said.endswith("s")
+        if genitive and short and self.rng.random() < (0.5 if self.plain else 0.35):
+            return f"{said}'s {noun}"
+        return f"the {noun} of {said}"
 
-def superlative(kind: Kind, *, largest: bool) -> str:
-    """How the extreme of a kind is called."""
-    if kind.answer.kind == "date" or kind.json == "string":
-        return "latest" if largest else "earliest"
-    return "highest" if largest else "lowest"
+    def _whichever(self, node: Whichever) -> str:
+        apart = self._operands > 0 or self._hops > 2 or self._chance(0.5)
+        words = {
+            "left": self.one(node.left), "right": self.one(node.right), "noun": node.column.noun,
+            "more": comparative(node.column.kind, larger=node.largest),
+        }  # fmt: skip
+        if not apart:
+            return self._way(phrases.WHICHEVERS).format(**words)
+        return self._introduced(
+            node, self._way(phrases.WHICHEVERS_APART).format(**words), node.entity.noun, "the chosen"
+        )
 
+    def _conditional(self, node: Conditional) -> str:
+        left = self._operand(node.left)
+        right = self._operand(node.right)
+        if _same_column(node.left, node.right) and self._chance(0.6):
+            assert isinstance(node.right, Read)
+            right = f"that of {self.one(node.right.source)}"
+        said = self._way(phrases.CHOICES).format(
+            left=left, right=right, then=self.one(node.then), otherwise=self.one(node.otherwise),
+            more=comparative(node.left.kind, larger=True),
+        )  # fmt: skip
+        return self._introduced(node, said, node.entity.noun, "the chosen")
 
-def comparative(kind: Kind, *, larger: bool) -> str:
-    """How the more extreme of two values is called."""
-    if kind.answer.kind == "date" or kind.json == "string":
-        return "later" if larger else "earlier"
-    return "higher" if larger else "lower"
+    def _top(self, node: Top) -> str:
+        apart = self._operands > 0 or self._hops > 1 or self._chance(0.5)
+        words = {
+            "many": self.many(node.source), "noun": node.column.noun,
+            "most": superlative(node.column.kind, largest=node.largest),
+        }  # fmt: skip
+        if not apart:
+            return self._way(phrases.TOPS).format(**words)
+        return self._introduced(node, self._way(phrases.TOPS_APART).format(**words), node.entity.noun, "the chosen")
 
+    # Several entities
 
-def literals(plan: Scalar) -> list[str]:
-    """What the question must say as it is."""
-    found: list[str] = []
-    for node in plan.walk():
+    def many(self, node: Many, *, apart: bool = True) -> str:
+        """A plural noun phrase for several entities, which begins with `the`, `these` or `those`.
+
+        Args:
+            node: stands for them.
+            apart: they may be introduced by a sentence of their own.
+        """
+        if id(node) in self._known:
+            return self._known[id(node)]
         match node:
-            case Anchor():
-                found.append(node.key if node.by_id else node.name)
-            case Labelled() | Where():
-                found.append(node.word)
+            case Members():
+                said = self._members(node)
+            case Labelled():
+                that = self._labelled(node.label.noun, node.label.phrase, node.word)
+                said = f"the {node.entity.plural} {that}"
             case Between():
-                found += [str(node.low), str(node.high)]
+                said = self._between(node)
+            case Where():
+                return self._kept(node, node.source, self._labelled(node.label.noun, node.label.phrase, node.word))
             case Above():
-                found.append(str(node.bound))
-            case EachTimes():
-                found.append(str(node.factor))
-            case Convert():
-                found.append(node.currency)
-            case Acted():
-                found += [node.action.source, node.action.target]
-    return found
+                return self._kept(node, node.source, self._bounded(node))
+            case Both():
+                return self._both(node)
+            case Targets():
+                return self._targets(node)
+            case _:
+                raise TypeError(f"{type(node).__name__} cannot be said")
+        if apart and self._chance(0.3 if self._operands else 0.12):
+            return self._introduced(node, self._way(phrases.SETS).format(many=said), node.entity.plural, "these")
+        return said
+
+    def _members(self, node: Members) -> str:
+        one = self.one(node.source)
+        short = isinstance(node.source, Anchor) or one.startswith("\x00")
+        ways = list(phrases.MEMBERS if short else phrases.MEMBERS[:2])
+        if short or node.link.inverse.endswith("{}"):
+            ways += [node.link.inverse.replace("{}", "{one}")] * len(ways)
+        return f"the {self._way(ways).format(plural=node.entity.plural, noun=node.link.noun, one=one)}"
+
+    def _labelled(self, noun: str, phrase: str, word: str) -> str:
+        own = phrase.replace("{}", "{word}")
+        return self._way((own, own, *phrases.LABELLED)).format(noun=noun, word=word)
+
+    def _between(self, node: Between) -> str:
+        kind = node.column.kind
+        ways = phrases.BETWEEN_DAYS if in_time(kind) else phrases.BETWEEN
+        return self._way(ways).format(
+            plural=node.entity.plural, noun=node.column.noun, a_noun=a(node.column.noun), low=node.low, high=node.high,
+            unit=f" {kind.unit}" if kind.unit else "", below=beyond(kind, above=False), above=beyond(kind, above=True),
+        )  # fmt: skip
+
+    def _bounded(self, node: Above) -> str:
+        kind = node.column.kind
+        return self._way(phrases.BOUNDED).format(
+            noun=node.column.noun, a_noun=a(node.column.noun), bound=node.bound,
+            unit=f" {kind.unit}" if kind.unit else "", more=comparative(kind, larger=node.above),
+            beyond=beyond(kind, above=node.above),
+        )  # fmt: skip
+
+    def _kept(self, node: Many, source: Many, that: str) -> str:
+        simple = isinstance(source, Members) and isinstance(source.source, Anchor) and not self._operands
+        if simple and self._chance(0.5):
+            return f"those of {self.many(source, apart=False)} {that}"
+        said = self._way(phrases.KEEPS).format(many=self.many(source, apart=False), that=that)
+        return self._introduced(node, said, node.entity.plural, self._way(("these", "those")))
+
+    def _both(self, node: Both) -> str:
+        words = {"left": self.many(node.left), "right": self.many(node.right), "plural": node.entity.plural}
+        if self._operands or self._chance(0.3):
+            said = self._way(phrases.BOTH_APART).format(**words)
+            return self._introduced(node, said, node.entity.plural, "these")
+        return self._way(phrases.BOTH).format(**words)
+
+    def _targets(self, node: Targets) -> str:
+        words = {
+            "plural": node.entity.plural, "noun": node.link.noun, "many": self.many(node.source),
+            "entity": node.entity.noun,
+        }  # fmt: skip
+        if self._operands or self._chance(0.5):
+            said = self._way(phrases.TARGETS_APART).format(**words)
+            return self._introduced(node, said, node.entity.plural, "these")
+        return self._way(phrases.TARGETS).format(**words)
+
+
+def _same_column(left: Scalar, right: Scalar) -> bool:
+    return isinstance(left, Read) and isinstance(right, Read) and left.column is right.column
 
 
 def _lower(text: str) -> str:
-    return text[0].lower() + text[1:]
+    return text if text.startswith("I ") else text[0].lower() + text[1:]

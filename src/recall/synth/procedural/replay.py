@@ -10,6 +10,8 @@ from typing import Any
 from recall import answers
 from recall.programs import ATTEMPTS, Item, ProgramError, resolve
 from recall.sandbox.base import CallResult, Sandbox, Session
+from recall.synth.procedural.certify import bare
+from recall.synth.procedural.source import RESET
 from recall.types import CallStatus, Task
 
 AT_ONCE = 8
@@ -21,7 +23,7 @@ TIMEOUT_S = 20.0
 async def replay(sandbox: Sandbox, tasks: Sequence[Task]) -> list[str]:
     """What is wrong with each task's reference program, in a few words; empty where it gives the answer.
 
-    Tasks that share a source and change nothing share a session.
+    Tasks that share a source share a session, whose state is set back to the first after each that may have changed it.
 
     Args:
         sandbox: where the sources run.
@@ -31,21 +33,14 @@ async def replay(sandbox: Sandbox, tasks: Sequence[Task]) -> list[str]:
         SandboxError: the sandbox failed.
     """
     shared: dict[str, list[int]] = {}
-    groups: list[list[int]] = []
     for number, task in enumerate(tasks):
-        alone = task.changes is not None or any(item.get("retry") for item in task.reference)
-        if alone:
-            groups.append([number])
-        elif task.env in shared:
-            shared[task.env].append(number)
-        else:
-            groups.append(shared.setdefault(task.env, [number]))
+        shared.setdefault(task.env, []).append(number)
     problems = [""] * len(tasks)
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def together(numbers: Sequence[int]) -> None:
+    async def together(source: str, numbers: Sequence[int]) -> None:
         async with gate:
-            session = await sandbox.open(tasks[numbers[0]].env)
+            session = await sandbox.open(source + RESET)
             try:
                 for number in numbers:
                     problems[number] = await _replayed(session, tasks[number])
@@ -53,13 +48,14 @@ async def replay(sandbox: Sandbox, tasks: Sequence[Task]) -> list[str]:
                 await session.close()
 
     async with asyncio.TaskGroup() as group:
-        for numbers in groups:
-            group.create_task(together(numbers))
+        for source, numbers in shared.items():
+            group.create_task(together(source, numbers))
     return problems
 
 
 async def _replayed(session: Session, task: Task) -> str:
     results: list[Any] = []
+    retried = any(item.get("retry") for item in task.reference)
     try:
         for item in task.reference:
             if "name" not in item:
@@ -70,9 +66,17 @@ async def _replayed(session: Session, task: Task) -> str:
             if result.status is not CallStatus.OK:
                 return f"a call ends with {result.status.value}"
             results.append(result.result)
+        return await _compared(session, task, results)
     except ProgramError:
         return "the program does not run"
-    answer = results[-1] if isinstance(results[-1], str) else json.dumps(results[-1], ensure_ascii=False)
+    finally:
+        if task.changes is not None or retried:
+            await session.call("_reset", {}, timeout_s=TIMEOUT_S)
+
+
+async def _compared(session: Session, task: Task, results: Sequence[Any]) -> str:
+    last = bare(results[-1])
+    answer = last if isinstance(last, str) else json.dumps(last, ensure_ascii=False)
     if not answers.equal(answer, task.ground_truth, task.answer_type):
         return "another answer comes out"
     if task.changes is not None:

@@ -81,8 +81,17 @@ class Style:
     """Entries of a page; 0 for lists that come whole."""
     page: str
     """The name of the parameter that takes the number of a page."""
+    items: str
+    """What holds the entries of a list that is in an object."""
+    bounds: tuple[str, str]
+    """The parameters that take the least and the largest value."""
     plain: bool = False
     """Whether names and descriptions are as short as they get."""
+
+    @property
+    def next_page(self) -> str:
+        """Where a page says the number of the next one."""
+        return self.cased("next_page")
 
     def name(self, verb: str, **words: str) -> str:
         """The name of a tool."""
@@ -114,5 +123,7 @@ def draw_style(rng: random.Random, *, keyed: str, prose: bool, page_size: int, p
         listing=rng.choice(("bare", "items")),
         page_size=page_size,
         page=rng.choice(("page", "page_number", "p")),
+        items=rng.choice(("items", "results", "matches", "entries")),
+        bounds=rng.choice((("at_least", "at_most"), ("min_value", "max_value"), ("low", "high"))),
         plain=plain,
     )

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from recall.errors import ConfigError
 from recall.synth.procedural import skins
-from recall.synth.procedural.block import Block
+from recall.synth.procedural.block import Block, Label
 from recall.synth.procedural.certify import RejectedError
 from recall.synth.procedural.grow import DeadEndError
 from recall.synth.procedural.recipe import Recipe
@@ -97,29 +97,20 @@ class ProceduralTasks:
     def _task(self, block: Block, rng: random.Random, index: int, tried: list[Attempt]) -> Task | None:
         """A task of a block, or None when none came of many tries, which are added to `tried`."""
         grower = block.grower(rng)
+        label = Label(self.split, self.seed, index)
         calls, form = 0, grower.form(1)
         for attempt in range(_TRIES):
             if attempt % _TRIES_A_FORM == 0:
                 calls = rng.randint(*self.recipe.calls)
                 form = grower.form(calls)
+            exact = attempt % _TRIES_A_FORM < _TRIES_A_FORM * 2 // 3
             try:
                 plan = form(calls)
+                block.check_calls(plan, (calls, calls) if exact else self.recipe.calls)
+                if self._admits(block.shape, plan.template):
+                    return block.task(rng, plan, label)
             except DeadEndError:
                 continue
-            if not self._admits(block.shape, plan.template):
-                continue
-            exact = attempt % _TRIES_A_FORM < _TRIES_A_FORM * 2 // 3
-            span = (calls, calls) if exact else self.recipe.calls
-            try:
-                return block.task(
-                    rng,
-                    plan,
-                    span,
-                    id=f"{self.split}-{self.seed}-{index}",
-                    split=self.split,
-                    index=index,
-                    seed=self.seed,
-                )
             except RejectedError as rejected:
                 if rejected.gate != "calls":  # the draw was of another size than wanted; that is no fault of it
                     tried.append(Attempt(None, rejected.gate, rejected.reason))

@@ -4,17 +4,17 @@ The source is the only implementation there is: the generator calls it in its ow
 agent's calls reach it in the sandbox.
 """
 
-import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from recall.synth.procedural.english import a
 from recall.synth.procedural.kinds import Kind
 from recall.synth.procedural.recipe import Recipe
 from recall.synth.procedural.skins.schema import Entity, Link
 from recall.synth.procedural.style import Style
-from recall.synth.procedural.world import NAME, Tables, World
+from recall.synth.procedural.world import NAME, World, links_to
 from recall.types import ToolSpec
 
 Verb = Literal[
@@ -50,78 +50,14 @@ class Tool:
     """A regular expression that finds the value where the tool answers in a sentence."""
     failing: bool = False
     """Whether its first call in an episode fails."""
+    page_size: int = 0
+    """Entries of a page, where the list comes in pages; else 0."""
+    next_page: str = ""
+    """Where a page says the number of the next one, which is null on the last."""
 
-
-PRELUDE = """\
-import json
-
-_ROWS = json.loads({data})
-"""
-ROW = """
-
-def _row(kind, key):
-    if not isinstance(key, str) or key not in _ROWS[kind]:
-        raise ValueError(f"unknown {kind} {key!r}")
-    return _ROWS[kind][key]
-"""
-PAGED = """
-
-def _page(found, number):
-    if not isinstance(number, int) or number < 1:
-        raise ValueError("pages count from 1")
-    size = {size}
-    pages = max(1, -(-len(found) // size))
-    return {{"{items}": found[(number - 1) * size : number * size], "{page}": number, "pages": pages}}
-"""
-FAILING = """
-
-_CALLED = {}
-
-
-def _fail_first(name):
-    _CALLED[name] = _CALLED.get(name, 0) + 1
-    if _CALLED[name] == 1:
-        raise RuntimeError("temporarily unavailable, try again")
-"""
-CHANGES = """
-
-_FIRST = json.dumps(_ROWS)
-
-
-def _changes():
-    first, changes = json.loads(_FIRST), {}
-    for kind, rows in _ROWS.items():
-        for key, row in rows.items():
-            for name, value in row.items():
-                if first[kind][key][name] != value:
-                    changes[f"{kind}/{key}/{name}"] = value
-    return changes
-"""
-
-
-def source_of(tables: Tables, tools: Iterable[Tool], style: Style, *, changing: bool) -> str:
-    """Python source that defines the tools over the rows."""
-    tools = list(tools)
-    parts = [PRELUDE.format(data=repr(json.dumps(tables, ensure_ascii=False))), ROW]
-    if style.page_size:
-        parts.append(PAGED.format(size=style.page_size, items=style.cased("items"), page=style.page))
-    if any(tool.failing for tool in tools):
-        parts.append(FAILING)
-    if changing:
-        parts.append(CHANGES)
-    return "".join(parts) + "".join(f"\n\n{tool.source}" for tool in tools)
-
-
-def helpers(style: Style) -> str:
-    """The source of what the tools call, apart from the rows."""
-    paged = PAGED.format(size=style.page_size, items=style.cased("items"), page=style.page)
-    return f"{ROW}{paged}{FAILING}"
-
-
-def with_failure(tool: Tool) -> Tool:
-    """The tool, failing when it is called first."""
-    head, body = tool.source.split("\n", 1)
-    return replace(tool, source=f'{head}\n    _fail_first("{tool.spec.name}")\n{body}', failing=True)
+    def pages_of(self, count: int) -> int:
+        """The calls that a list of so many takes."""
+        return max(1, -(-count // self.page_size)) if self.page_size else 1
 
 
 def derive(rng: random.Random, world: World, style: Style, recipe: Recipe, currencies: Sequence[str]) -> list[Tool]:
@@ -148,8 +84,7 @@ def _tools_of(rng: random.Random, maker: "_Maker", entity: Entity, recipe: Recip
         for name, noun, kind in columns(maker.world, entity):
             yield maker.value(entity, name, noun, kind)
     if "members" in recipe.operators:
-        for other in maker.world.skin.entities:
-            yield from (maker.members(other, link, entity) for link in other.links if link.to == entity.name)
+        yield from (maker.members(other, link, entity) for other, link in links_to(maker.world.skin, entity.name))
     if "where" in recipe.operators:
         yield from (maker.where(entity, label.name, label.noun, label.values) for label in entity.labels)
     if "range" in recipe.operators:
@@ -198,7 +133,8 @@ class _Maker:
         unit = f", in {kind.unit}" if kind is not None and kind.unit else ""
         value, path, match = self._wrapped(f'_row("{entity.name}", {key})["{word}"]', word, noun, key, kind)
         source = f"def {name}({key}):\n    return {value}\n"
-        told = f"{noun} of a {entity.noun}" if self.style.plain else f"The {noun} of a {entity.noun}{unit}."
+        whose = f"{noun} of {a(entity.noun)}"
+        told = whose if self.style.plain else f"The {whose}{unit}."
         spec = ToolSpec(name, told, _parameters({key: schema}))
         return Tool(Operation("field", entity.name, word), spec, {"key": key}, source, path, match)
 
@@ -223,7 +159,7 @@ class _Maker:
         units = ", ".join(f"{noun} in {kind.unit}" if kind and kind.unit else noun for _, noun, kind in words)
         body = ", ".join(f'"{word}": row["{word}"]' for word, _, _ in words)
         source = f'def {name}({key}):\n    row = _row("{entity.name}", {key})\n    return {{{body}}}\n'
-        spec = ToolSpec(name, f"All about a {entity.noun}: {units}.", _parameters({key: schema}))
+        spec = ToolSpec(name, f"All about {a(entity.noun)}: {units}.", _parameters({key: schema}))
         return Tool(Operation("record", entity.name), spec, {"key": key}, source)
 
     def members(self, entity: Entity, link: Link, target: Entity) -> Tool:
@@ -245,14 +181,14 @@ class _Maker:
         name = self.style.name("where", entity=entity.name, word=word, plural=_snake(entity.plural))
         found = f'[key for key, row in _ROWS["{entity.name}"].items() if row["{word}"] == {key}]'
         schema = {"type": "string", "enum": list(values)}
-        told = f"The {entity.plural} with a {noun}."
+        told = f"The {entity.plural} with a given {noun}."
         return self._listing(
             Operation("where", entity.name, word), name, told, {key: schema}, {"value": key}, found, ""
         )
 
     def range(self, entity: Entity, word: str, noun: str, kind: Kind) -> Tool:
         """Lists the entities with a value between two bounds."""
-        low, high = self.style.cased("at_least"), self.style.cased("at_most")
+        low, high = (self.style.cased(bound) for bound in self.style.bounds)
         name = self.style.name("range", entity=entity.name, word=word, plural=_snake(entity.plural))
         found = f'[key for key, row in _ROWS["{entity.name}"].items() if {low} <= row["{word}"] <= {high}]'
         schema = {"type": kind.json}
@@ -268,7 +204,7 @@ class _Maker:
         check: str,
     ) -> Tool:  # fmt: skip
         style = self.style
-        items = style.cased("items")
+        items = style.cased(style.items)
         path: tuple[str, ...] = (items,)
         if style.page_size:
             signature = ", ".join([*parameters, f"{style.page}=1"])
@@ -281,7 +217,11 @@ class _Maker:
             signature = ", ".join(parameters)
             returned, path = (found, ()) if style.listing == "bare" else (f'{{"{items}": {found}}}', path)
             spec = ToolSpec(name, told, _parameters(parameters))
-        return Tool(operation, spec, roles, f"def {name}({signature}):\n{check}    return {returned}\n", path)
+        source = f"def {name}({signature}):\n{check}    return {returned}\n"
+        return Tool(
+            operation, spec, roles, source, path, page_size=style.page_size,
+            next_page=style.next_page if style.page_size else "",
+        )  # fmt: skip
 
     def lookup(self, entity: Entity) -> Tool:
         """Finds the id of an entity by its name."""
@@ -293,7 +233,9 @@ class _Maker:
             f"            return key\n"
             f'    raise ValueError(f"no {entity.noun} is called {{name!r}}")\n'
         )
-        spec = ToolSpec(name, f"The id of a {entity.noun} by its full name.", _parameters({"name": {"type": "string"}}))
+        spec = ToolSpec(
+            name, f"The id of {a(entity.noun)} by its full name.", _parameters({"name": {"type": "string"}})
+        )
         return Tool(Operation("lookup", entity.name), spec, {"key": "name"}, source)
 
     def rate(self, currencies: Sequence[str]) -> Tool:
@@ -332,7 +274,7 @@ class _Maker:
             f'    row["{field}"] = {after!r}\n'
             f'    return "done"\n'
         )
-        told = f"Change a {entity.noun} from {before} to {after}."
+        told = f"Change {a(entity.noun)} from {before} to {after}."
         return Tool(
             Operation("act", entity.name, verb), ToolSpec(name, told, _parameters({key: schema})), {"key": key}, source
         )
@@ -349,7 +291,7 @@ class _Maker:
             f'    row["{link.name}"] = {value}\n'
             f'    return "done"\n'
         )
-        told = f"Give a {entity.noun} another {link.noun}."
+        told = f"Give {a(entity.noun)} another {link.noun}."
         parameters = _parameters({key: schema, value: {"type": "string"}})
         return Tool(
             Operation("move", entity.name, verb), ToolSpec(name, told, parameters), {"key": key, "value": value}, source

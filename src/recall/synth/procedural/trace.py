@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from recall.programs import OPERATIONS
 from recall.synth.procedural.tools import Operation, Tool
@@ -52,6 +52,7 @@ class Trace:
     used: dict[str, Tool] = field(default_factory=dict)
     """The tools called, by name."""
     _made: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    _known: dict[tuple[str, str, Any], Bound] = field(default_factory=dict)
 
     def call(self, tool: Tool, **roles: Bound) -> int:
         """Call a tool; the number of the item."""
@@ -64,7 +65,7 @@ class Trace:
             "name": tool.spec.name,
             "arguments": {name: bound.expression for name, bound in arguments.items()},
         }
-        if tool.failing and tool.spec.name not in self.used:
+        if tool.failing:  # on each of its calls, as any may come first where several are made at once
             item["retry"] = True
         self.used[tool.spec.name] = tool
         self.items.append(item)
@@ -72,10 +73,12 @@ class Trace:
         self._made[made] = len(self.items) - 1
         return self._made[made]
 
-    def forget(self) -> None:
-        """After a change, what was read before has to be read again; ids and rates stay."""
-        lasting = {name for name, tool in self.used.items() if tool.operation.verb in ("lookup", "rate")}
-        self._made = {made: number for made, number in self._made.items() if self.items[number]["name"] in lasting}
+    def changed(self, entity: str, word: str, key: Bound, value: Bound) -> None:
+        """After a change the new value is known, and a list that it bears on has to be read again."""
+        self._known[entity, word, key.value] = value
+        operation = Operation("members", entity, word)
+        stale = {name for name, tool in self.used.items() if tool.operation == operation}
+        self._made = {made: number for made, number in self._made.items() if made[0] not in stale}
 
     def _tool(self, operation: Operation) -> Tool:
         if operation not in self.tools:
@@ -84,6 +87,9 @@ class Trace:
 
     def read(self, entity: str, key: Bound, word: str) -> Bound:
         """One column of an entity, from a tool of its own or from the record."""
+        known = self._known.get((entity, word, key.value))
+        if known is not None:
+            return known
         tool = self.tools.get(Operation("field", entity, word))
         if tool is not None:
             return self._at(self.call(tool, key=key), tool.path, tool.match)
@@ -103,13 +109,11 @@ class Trace:
         return Bound(value, expression)
 
     def listed(self, operation: Operation, **roles: Bound) -> list[Bound]:
-        """The entries of a list, page by page where it comes in pages."""
+        """The entries of a list, page by page where it comes in pages: each says the number of the next."""
         tool = self._tool(operation)
-        number = self.call(tool, **roles)
-        numbers = [number]
-        if "page" in tool.roles:
-            pages = range(2, self.results[number]["pages"] + 1)
-            numbers += [self.call(tool, **roles, page=literal(page)) for page in pages]
+        numbers = [self.call(tool, **roles)]
+        while tool.page_size and (page := self._at(numbers[-1], (tool.next_page,))).value is not None:
+            numbers.append(self.call(tool, **roles, page=page))
         entries = []
         for number in numbers:
             found = self._at(number, tool.path).value
@@ -125,11 +129,11 @@ class Trace:
         tool = self._tool(Operation("rate", "currency"))
         return self._at(self.call(tool, key=currency), tool.path)
 
+    def compute(self, verb: Literal["add", "subtract"], left: Bound, right: Bound) -> Bound:
+        """What a tool makes of two numbers."""
+        tool = self._tool(Operation(verb))
+        return self._at(self.call(tool, a=left, b=right), tool.path)
+
     def change(self, operation: Operation, **roles: Bound) -> None:
         """Call a tool that changes something."""
         self.call(self._tool(operation), **roles)
-
-    @property
-    def calls(self) -> int:
-        """The calls it takes, those included that fail first and are made again."""
-        return sum(1 + bool(item.get("retry")) for item in self.items)

@@ -1,48 +1,167 @@
-"""Worlds: some of a skin's types of entity, with rows full of facts that are drawn anew for every world."""
+"""Worlds: some of a skin's types of entity, with rows full of facts that are drawn anew for every world.
+
+Facts are kept by column and drawn when they are first asked for, each column from a generator of its own: of the many
+worlds that a certificate compares, only what is looked at is ever drawn.
+"""
 
 import hashlib
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from recall.synth.procedural import names
+from recall.synth.procedural.names import pick
 from recall.synth.procedural.recipe import Keyed, Recipe
-from recall.synth.procedural.skins.schema import Entity, Skin
+from recall.synth.procedural.skins.schema import Entity, Link, Skin
 
 Key = str
 """What identifies an entity within its type: its name or its id."""
 Row = dict[str, Any]
 Tables = dict[str, dict[Key, Row]]
+Entities = Mapping[str, Mapping[Key, str]]
+"""By type of entity and key, in the order of the rows, what each entity is called."""
 
 NAME = "name"
 """The column of an entity's name, where ids identify it."""
 
 
-@dataclass(frozen=True)
 class World:
-    """A trimmed skin, and its rows."""
+    """A trimmed skin, its entities, and what is so about them."""
 
-    skin: Skin
-    """The types of entity that occur, with the fields and links that occur."""
-    keyed: Keyed
-    """What tools know entities by."""
-    tables: Tables
-    """By type of entity and key, the value of each field, label, link and state."""
-    _inverse: dict[tuple[str, str], dict[Key, list[Key]]] = field(default_factory=dict, repr=False, compare=False)
+    def __init__(
+        self, skin: Skin, keyed: Keyed, named: Entities, seed: str, columns: dict[tuple[str, str], dict[Key, Any]]
+    ) -> None:
+        """Take what decides everything.
+
+        Args:
+            skin: the types of entity that occur, with the fields and links that occur.
+            keyed: what tools know entities by.
+            named: the entities.
+            seed: decides the facts.
+            columns: by type of entity and word, the facts that are known already; others are added to it.
+        """
+        self.skin, self.keyed, self.named = skin, keyed, named
+        self._seed, self._columns = seed, columns
+        self._inverse: dict[tuple[str, str], dict[Key, list[Key]]] = {}
+        self._sizes: dict[tuple[str, str], dict[int, list[Key]]] = {}
+
+    def column(self, entity: str, word: str) -> dict[Key, Any]:
+        """One field, label, link or state of every entity of a type."""
+        found = self._columns.get((entity, word))
+        if found is None:
+            found = self._columns[entity, word] = self._drawn(entity, word)
+        return found
+
+    def _drawn(self, entity: str, word: str) -> dict[Key, Any]:
+        kind, keys = self.skin.entity(entity), self.named[entity]
+        if word == NAME:
+            return dict(keys)
+        rng = random.Random(f"{self._seed}/{entity}/{word}")
+        for field in kind.fields:
+            if field.name == word:
+                sample = field.kind.sample
+                return {key: sample(rng) for key in keys}
+        for link in kind.links:
+            if link.name == word:
+                return _linked(rng, keys, [*self.named[link.to]])
+        values = next((label.values for label in kind.labels if label.name == word), None)
+        if values is None:
+            assert kind.states is not None, f"{entity} has no {word}"
+            values = kind.states.values
+        return {key: pick(rng, values) for key in keys}
+
+    def keys(self, entity: str) -> Iterable[Key]:
+        """Those of the entities of a type, in the order of the rows."""
+        return self.named[entity]
+
+    def read(self, entity: str, key: Key, word: str) -> Any:
+        """One value."""
+        return self.column(entity, word)[key]
 
     def members(self, entity: str, link: str, target: Key) -> list[Key]:
         """What leads to `target` by a link, in the order of the rows."""
+        return self.inverse(entity, link).get(target, [])
+
+    def inverse(self, entity: str, link: str) -> dict[Key, list[Key]]:
+        """By target, what leads to it by a link, in the order of the rows."""
         known = self._inverse.get((entity, link))
         if known is None:
             known = self._inverse[entity, link] = {}
-            for key, row in self.tables[entity].items():
-                known.setdefault(row[link], []).append(key)
-        return known.get(target, [])
+            column = self.column(entity, link)
+            for key in self.named[entity]:
+                known.setdefault(column[key], []).append(key)
+        return known
+
+    def by_size(self, entity: str, link: str) -> dict[int, list[Key]]:
+        """The targets of a link by the number of what leads to them."""
+        known = self._sizes.get((entity, link))
+        if known is None:
+            known = self._sizes[entity, link] = {}
+            for target, found in self.inverse(entity, link).items():
+                known.setdefault(len(found), []).append(target)
+        return known
+
+    def where(self, entity: str, word: str, value: str) -> list[Key]:
+        """The entities of a type with a label, in the order of the rows."""
+        column = self.column(entity, word)
+        return [key for key in self.named[entity] if column[key] == value]
+
+    def within(self, entity: str, word: str, low: Any, high: Any) -> list[Key]:
+        """The entities of a type with a value from `low` to `high`, in the order of the rows."""
+        column = self.column(entity, word)
+        return [key for key in self.named[entity] if low <= column[key] <= high]
+
+    def spend(self, verb: str, *arguments: Any) -> None:
+        """Told of every other call that an agent makes where a plan's value is worked out; see `Ledger`."""
 
     def name_of(self, entity: str, key: Key) -> str:
         """What a question calls it."""
-        return str(self.tables[entity][key][NAME]) if self.keyed == "id" else key
+        return self.named[entity][key]
+
+    def changed(self, entity: str, word: str, values: Mapping[Key, Any]) -> "World":
+        """The world in which some entities have other values."""
+        columns = {**self._columns, (entity, word): {**self.column(entity, word), **values}}
+        return World(self.skin, self.keyed, self.named, self._seed, columns)
+
+    def with_other(self, entity: str, word: str, seed: str) -> "World":
+        """The world in which one column is another draw."""
+        values = self.redrawn(seed).column(entity, word)
+        return World(self.skin, self.keyed, self.named, self._seed, {**self._columns, (entity, word): values})
+
+    def redrawn(self, seed: str) -> "World":
+        """A world of the same entities in which every fact is another draw."""
+        return World(self.skin, self.keyed, self.named, seed, {})
+
+    def shuffled(self, rng: random.Random) -> "World":
+        """The same world with the rows of each table in another order."""
+        named = {}
+        for entity, rows in self.named.items():
+            order = list(rows)
+            rng.shuffle(order)
+            named[entity] = {key: rows[key] for key in order}
+        return World(self.skin, self.keyed, named, self._seed, self._columns)
+
+    def tables(self) -> Tables:
+        """Every fact, by type of entity, key and word: what the tools read."""
+        tables = {}
+        for entity in self.skin.entities:
+            words = (NAME, *entity.words) if self.keyed == "id" else entity.words
+            columns = [(word, self.column(entity.name, word)) for word in words]
+            tables[entity.name] = {
+                key: {word: column[key] for word, column in columns} for key in self.named[entity.name]
+            }
+        return tables
+
+
+def _linked(rng: random.Random, keys: Iterable[Key], pool: list[Key]) -> dict[Key, Key]:
+    """A target for each entity, another than itself where there is another."""
+    targets = {}
+    for key in keys:
+        while (target := pick(rng, pool)) == key and len(pool) > 1:
+            pass
+        targets[key] = target
+    return targets
 
 
 def trim(rng: random.Random, skin: Skin, recipe: Recipe) -> Skin:
@@ -86,29 +205,11 @@ def draw_world(rng: random.Random, skin: Skin, recipe: Recipe) -> World:
     """A world of a trimmed skin with fresh names and facts."""
     keyed: Keyed = "id" if rng.random() < recipe.ids else "name"
     taken: set[str] = set()
-    keys: dict[str, dict[Key, str]] = {}
-    for entity in skin.entities:
-        keys[entity.name] = dict(_entities(rng, entity, skin.language, rng.randint(*recipe.rows), recipe, keyed, taken))
-    return World(skin, keyed, _tables(rng, skin, keys, keyed))
-
-
-def redraw(rng: random.Random, world: World) -> World:
-    """A world of the same entities in which every fact is another draw."""
-    keys = {
-        entity.name: {key: world.name_of(entity.name, key) for key in world.tables[entity.name]}
-        for entity in world.skin.entities
+    named = {
+        entity.name: dict(_entities(rng, entity, skin.language, rng.randint(*recipe.rows), recipe, keyed, taken))
+        for entity in skin.entities
     }
-    return World(world.skin, world.keyed, _tables(rng, world.skin, keys, world.keyed))
-
-
-def shuffle(rng: random.Random, world: World) -> World:
-    """The same world with the rows of each table in another order."""
-    tables = {}
-    for entity, rows in world.tables.items():
-        order = list(rows)
-        rng.shuffle(order)
-        tables[entity] = {key: rows[key] for key in order}
-    return World(world.skin, world.keyed, tables)
+    return World(skin, keyed, named, f"{rng.getrandbits(64):016x}", {})
 
 
 def _entities(
@@ -116,47 +217,27 @@ def _entities(
 ) -> Iterator[tuple[Key, str]]:
     """Keys with names, none of which occurs twice in the world."""
     drawn: list[str] = []
-    prefix = (
-        "".join(word[0] for word in entity.name.split("_"))[:2].upper()
-        if "_" in entity.name
-        else entity.name[:2].upper()
-    )
+    initials = "".join(word[0] for word in entity.name.split("_"))
+    prefix = (initials if "_" in entity.name else entity.name)[:2].upper()
     for _ in range(count):
         if drawn and rng.random() < recipe.decoys:
-            name = names.decoy_of(rng, rng.choice(drawn), taken=taken)
+            name = names.decoy_of(rng, pick(rng, drawn), taken=taken)
         else:
             name = names.draw(entity.named, rng, taken=taken, language=language)
         taken.add(name)
         drawn.append(name)
         key = name
         while keyed == "id":
-            key = f"{prefix}-{rng.randrange(16**5):05x}"
+            key = f"{prefix}-{rng.getrandbits(20):05x}"
             if key not in taken:
                 taken.add(key)
                 break
         yield key, name
 
 
-def _tables(rng: random.Random, skin: Skin, keys: dict[str, dict[Key, str]], keyed: Keyed) -> Tables:
-    pools = {entity: list(named) for entity, named in keys.items()}
-    tables: Tables = {}
-    for entity in skin.entities:
-        rows = tables[entity.name] = {}
-        for key, name in keys[entity.name].items():
-            row: Row = {NAME: name} if keyed == "id" else {}
-            for each in entity.fields:
-                row[each.name] = each.kind.draw(rng)
-            for label in entity.labels:
-                row[label.name] = rng.choice(label.values)
-            for link in entity.links:
-                pool = pools[link.to]
-                while (target := rng.choice(pool)) == key and len(pool) > 1:
-                    pass
-                row[link.name] = target
-            if entity.states is not None:
-                row[entity.states.field] = rng.choice(entity.states.values)
-            rows[key] = row
-    return tables
+def links_to(skin: Skin, entity: str) -> list[tuple[Entity, Link]]:
+    """The links that lead to a type of entity, each with the type that has it."""
+    return [(other, link) for other, link in skin.links if link.to == entity]
 
 
 def shape_of(skin: Skin) -> str:

@@ -6,6 +6,7 @@ Skins only rename: the same shape of world appears in many vocabularies. Those i
 
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 from recall.errors import ConfigError
 from recall.synth.procedural.skins.reader import parse, read
@@ -25,6 +26,7 @@ __all__ = [
     "States",
     "load",
     "read",
+    "skin_of",
 ]
 
 NAMES: tuple[str, ...] = (
@@ -82,3 +84,12 @@ def load(name: str) -> Skin:
         raise ConfigError(f"{name!r}: no such skin; there are {', '.join((*NAMES, *PLAIN))}")
     file = resources.files(__name__).joinpath(f"{name}.toml")
     return parse(file.read_text(encoding="utf-8"), f"{name}.toml")
+
+
+def skin_of(name: str) -> Skin:
+    """A skin of the house by name, or one of the user's by its file.
+
+    Raises:
+        ConfigError: there is none, or the file is no skin.
+    """
+    return read(Path(name)) if name.endswith(".toml") else load(name)
