@@ -92,15 +92,14 @@ class Batcher:
             observe: told of each search how many queries it had and how many seconds it took.
         """
         self.counts = Counts()
-        self.running = 0
-        """Searches that run now."""
         self.waiting = 0
         """Queries that wait for their search."""
         self._retriever, self._cache, self._limits, self._observe = retriever, cache, limits, observe
         self._wanted: dict[Key, _Want] = {}
         self._queues: dict[int, deque[_Request]] = {}
         """By k, the requests with queries to search, in the order of their turns."""
-        self._searches: set[asyncio.Task[None]] = set()
+        self.searches: set[asyncio.Task[None]] = set()
+        """The searches that run now."""
         self._last = 1
         """Queries of the search that began last."""
         self._eldest: float | None = None
@@ -109,6 +108,11 @@ class Batcher:
         """When a search ended last."""
         self._timer: asyncio.Handle | None = None
         self._seconds_a_query = 0.0
+
+    @property
+    def running(self) -> int:
+        """How many searches run now."""
+        return len(self.searches)
 
     async def search(self, queries: Sequence[str], k: int) -> list[Hits]:
         """The hits of each query.
@@ -146,9 +150,9 @@ class Batcher:
         self._queues.clear()
         if self._timer is not None:
             self._timer.cancel()
-        for task in tuple(self._searches):
+        for task in tuple(self.searches):
             task.cancel()
-        await asyncio.gather(*self._searches, return_exceptions=True)
+        await asyncio.gather(*self.searches, return_exceptions=True)
 
     async def _wait_for(self, queries: Sequence[str], unknown: Sequence[int], k: int, answers: list[Hits]) -> None:
         limits = self._limits
@@ -248,10 +252,9 @@ class Batcher:
         return batch
 
     def _begin(self, batch: list[_Want]) -> None:
-        self.running += 1
         self._last = len(batch)
         task = asyncio.get_running_loop().create_task(self._search(batch))
-        self._searches.add(task)
+        self.searches.add(task)
         task.add_done_callback(lambda done: self._end(done, batch))
 
     async def _search(self, batch: list[_Want]) -> None:
@@ -278,8 +281,7 @@ class Batcher:
                 request.done.set_result(None)
 
     def _end(self, task: asyncio.Task[None], batch: list[_Want]) -> None:
-        self._searches.discard(task)
-        self.running -= 1
+        self.searches.discard(task)
         error = RetrieverError("the server stopped") if task.cancelled() else task.exception()
         if error is not None:
             self.counts.failed += len(batch)
