@@ -273,14 +273,15 @@ async def test_a_turn_never_holds_a_token_after_the_text(text: str, piece: int) 
     assert completion.finish_reason == "stop"
 
 
-async def test_the_torch_engine_goes_on_from_a_piece_as_if_it_had_never_paused(tiny_model: Path) -> None:
+async def test_the_torch_engine_goes_on_from_a_piece_as_if_it_had_never_paused() -> None:
     import torch
 
     from recall.policy.torch import TorchPolicy
-    from recall.policy.torch.loading import load_model, load_tokenizer
+    from recall.policy.torch.loading import load_model, load_tokenizer, resolve
 
-    renderer = ResearchRenderer(load_tokenizer(tiny_model))
-    model = load_model(tiny_model, device=torch.device("cpu"), dtype=torch.float32)
+    nano = resolve("nano")
+    renderer = ResearchRenderer(load_tokenizer(nano))
+    model = load_model(nano, device=torch.device("cpu"), dtype=torch.float32)
     engine = TorchPolicy(model, stop_token_ids=sorted(renderer.stop_token_ids))
     prompt = renderer.prompt([user("Q?")], TOOLS)
     greedy = Sampling(temperature=0.0, max_tokens=40)

@@ -3,6 +3,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,7 +13,7 @@ from fakes import InProcessSandbox, chatml_tokenizer
 from recall.datasets.convert import search_tasks, with_search_url
 from recall.datasets.qa import Question
 from recall.environment import Limits, ToolEnvironments
-from recall.errors import RetrieverBusy, RetrieverError
+from recall.errors import ConfigError, RetrieverBusy, RetrieverError
 from recall.policy.scripted import ScriptedPolicy
 from recall.renderer import ChatMLRenderer
 from recall.retriever.base import Passage
@@ -23,7 +24,7 @@ from recall.sandbox.egress.broker import Broker
 from recall.sandbox.egress.rules import Rule
 from recall.sandbox.local import LocalSandbox
 from recall.tool_calls import SEARCH, format_call, format_calls
-from recall.tools.search import NativeSearch, search_source, search_tool
+from recall.tools.search import AddressedSearch, NativeSearch, search_source, search_tool
 from recall.types import CallStatus, Sampling, StopReason, Task, ToolCall, ToolSpec, Trajectory
 
 RENDERER = ChatMLRenderer(chatml_tokenizer())
@@ -53,10 +54,18 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Be silent."""
 
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         (found,) = asyncio.run(self.server.retriever.search([asked["query"]], asked["top_n"]))
-        body = json.dumps([{"id": p.id, "contents": p.contents} for p in found]).encode()
+        hits: object = [{"id": p.id, "contents": p.contents} for p in found]
+        if asked.get("return_score"):
+            hits = [hits, [p.score for p in found]]
+        body = json.dumps(hits).encode()
         self.send_response(self.server.status if self.path == "/search" else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -216,3 +225,35 @@ def test_the_source_of_the_tool_is_a_few_lines_that_parse(options: Mapping[str, 
     assert len(source.splitlines()) <= 12
     assert f'"{options.get("url", "<search-url-placeholder>").rstrip("/")}/search"' in source
     assert f"top_n: int = {options.get('top_k', 5)}" in source
+
+
+async def test_a_source_that_waits_for_an_address_gets_it_or_is_refused() -> None:
+    (task,) = search_tasks([QUESTION], data_source="anything")
+    task = replace(task, env=task.env.replace("import requests", "").replace("requests.post(", "ask("))
+    task = replace(task, env=f"{task.env}\n{_ASK}")
+    trajectory = await play(task, AddressedSearch(InProcessSandbox(), "http://h:1/"), call(query="x"), "\\boxed{a}")
+    assert trajectory.calls[0].result == "asked http://h:1/search"
+    with pytest.raises(ConfigError, match=r"give --sandbox\.search .* or --sandbox\.search_url"):
+        await play(task, AddressedSearch(InProcessSandbox()), call(query="x"))
+    plain = replace(task, env="def wikipedia_search(query):\n    return query\n")
+    trajectory = await play(plain, AddressedSearch(InProcessSandbox()), call(query="x"), "\\boxed{a}")
+    assert trajectory.calls[0].result == "x"
+
+
+_ASK = """
+class Answer:
+    status_code = 200
+    def __init__(self, url):
+        self.url = url
+    def json(self):
+        return [{"contents": f"asked {self.url}"}]
+def ask(url, json):
+    return Answer(url)
+"""
+
+
+async def test_a_retriever_is_closed_with_the_tool_that_owns_it() -> None:
+    for owned in (False, True):
+        retriever = FixedRetriever({})
+        await NativeSearch(retriever, InProcessSandbox(), owned=owned).close()
+        assert retriever.closed is owned

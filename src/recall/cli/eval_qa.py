@@ -82,7 +82,8 @@ class EvalQa(Settings):
         shown = retriever.card if retriever is not None else None
         by = "" if self.method.startswith("oracle") else f", {self.policy.model}"
         title = f"{self.method}{by}" + (f", {shown.id} top {self.top_k}" if shown else "")
-        Console().print(table(found, title))
+        print(title)
+        Console().print(table(found))
         if shown is not None:
             print(f"corpus: {shown.passages:,} passages, sha256 {shown.corpus_sha256 or 'unknown'}")
         print(json.dumps({"method": self.method, "model": self.policy.model, "datasets": found}))
@@ -196,7 +197,8 @@ class Compare(Settings):
         found = [(run, differences(first, run, seed=self.seed)) for run in others]
         console = Console()
         summaries = {m.name: summarize(list(m.rows.values()), m.judgements or None) for m in measured}
-        console.print(overview(summaries, "each run over its own questions"))
+        print("each run over its own questions:")
+        console.print(overview(summaries))
         console.print(table(first, found))
         for name, values in changed_settings(measured).items():
             print(f"differs: {name}: {' | '.join(values)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from recall.config import Settings
+from recall.datasets.convert import checked_url
 from recall.environment import Limits, ToolEnvironments
 from recall.errors import ConfigError
 from recall.evaluation.play import Player
@@ -15,6 +16,7 @@ from recall.policy.stopping import StopAtText
 from recall.renderer import Renderer, build
 from recall.rewards import get
 from recall.sandbox.base import SessionOptions
+from recall.tools.search import AddressedSearch, NativeSearch
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +61,29 @@ class SandboxSettings(Settings):
     """On this machine: refuse to run without these promises of isolation: fs, net, proc."""
     web: tuple[str, ...] = ()
     """On this machine: what tools may reach by requests and urllib, a rule each."""
+    search: str = ""
+    """What `wikipedia_search` searches without the sandbox, an index directory or the address of a service."""
+    search_url: str = ""
+    """The address of a retriever service for tasks whose source waits for one and posts to it from the sandbox."""
+
+    def open_with_search(self) -> "Sandbox":
+        """The sandbox, with the search tool as the settings say; a retriever is opened and closed with it.
+
+        Raises:
+            ConfigError: as `open`, or the retriever cannot be opened.
+        """
+        if self.search and self.search_url:
+            raise ConfigError("sandbox.search_url: searches are native with sandbox.search; give one of the two")
+        if self.search:
+            from recall.retriever.open import open_retriever
+
+            return NativeSearch(open_retriever(self.search), self.open(), owned=True)
+        if not self.search_url:
+            return AddressedSearch(self.open())
+        url = checked_url(self.search_url)
+        # Servers have rules of their own.
+        web = self.web if self.urls else (*self.web, f"{url}/search")
+        return AddressedSearch(self.model_copy(update={"web": web}).open(), url)
 
     def open(self) -> "Sandbox":
         """The sandbox that the settings name; nothing is started or connected to yet.
@@ -145,7 +170,7 @@ class LocalPlayer:
             deterministic=deterministic,
         )
         settings = sandbox or SandboxSettings()
-        self.sandbox = settings.open()
+        self.sandbox = settings.open_with_search()
         self.options = SessionOptions(settings.profile, transactional=settings.transactional)
         environments = ToolEnvironments(self.sandbox, limits, self.options)
         texts = loaded.renderer.stop_texts

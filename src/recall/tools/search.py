@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from recall.errors import RetrieverBusy
+from recall.errors import ConfigError, RetrieverBusy
 from recall.retriever.base import Retriever
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Sandbox, Session, SessionOptions
 from recall.tool_calls import SEARCH
@@ -68,26 +68,36 @@ class NativeSearch:
     """
 
     def __init__(
-        self, retriever: Retriever, beside: Sandbox | None = None, *, top_k: int = 5, patience_s: float = 60.0
+        self,
+        retriever: Retriever,
+        beside: Sandbox | None = None,
+        *,
+        top_k: int = 5,
+        patience_s: float = 60.0,
+        owned: bool = False,
     ) -> None:
-        """Take the retriever, which stays the caller's to close.
+        """Take the retriever.
 
         Args:
             retriever: answers the searches.
             beside: runs all other tools; without it, a task that has any meets `unknown_tool`.
             top_k: passages where a call names no number.
             patience_s: seconds for which a search that finds no room is tried again.
+            owned: whether the retriever is closed with the sandbox, or stays the caller's to close.
         """
         self.retriever, self.beside, self.top_k, self.patience_s = retriever, beside, top_k, patience_s
+        self._owned = owned
 
     async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> "NativeSession":
         """A session; nothing is started for it until a tool other than the search is called."""
         return NativeSession(self, source, options)
 
     async def close(self) -> None:
-        """Close the sandbox beside it; the retriever is the caller's."""
+        """Close the sandbox beside it, and the retriever where it is owned."""
         if self.beside is not None:
             await self.beside.close()
+        if self._owned:
+            await self.retriever.close()
 
     async def search(self, query: str, top_n: int) -> str:
         """What the policy is shown: the contents of the passages, a blank line between two.
@@ -140,3 +150,33 @@ class NativeSession:
             if self._beside is None:
                 self._beside = await self._search.beside.open(self._source, self._options)
         return await self._beside.call(name, arguments, timeout_s=timeout_s)
+
+
+class AddressedSearch:
+    """A `Sandbox` that puts the address of a retriever service into sources that wait for one.
+
+    It goes by the placeholder in the source, so tasks of any data source are served.
+    """
+
+    def __init__(self, sandbox: Sandbox, url: str = "") -> None:
+        """Take the sandbox, which is closed with this one, and the address; without one, such sources are refused."""
+        self.sandbox, self.url = sandbox, url.rstrip("/")
+
+    async def open(self, source: str, options: SessionOptions = DEFAULT_OPTIONS) -> Session:
+        """Open a session of the sandbox on the source with the address in it.
+
+        Raises:
+            ConfigError: the source waits for an address, and there is none.
+        """
+        if SEARCH_URL in source:
+            if not self.url:
+                raise ConfigError(
+                    "a task searches, and where is not said: give --sandbox.search (an index directory, or the address "
+                    "of a service) or --sandbox.search_url (an address that its source in the sandbox posts to)"
+                )
+            source = source.replace(SEARCH_URL, self.url)
+        return await self.sandbox.open(source, options)
+
+    async def close(self) -> None:
+        """Close the sandbox."""
+        await self.sandbox.close()

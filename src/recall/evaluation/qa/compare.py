@@ -112,9 +112,19 @@ def table(first: Measured, others: Sequence[tuple[Measured, Sequence[Difference]
     """The differences of runs from the first one, in percentage points."""
     from rich.table import Table
 
-    shown = Table(title=f"against {first.name}", title_justify="left")
-    for column in ("run", "measure", "n", "first", "this", "difference [95 %]", "only first", "only this", "p"):
-        shown.add_column(column, justify="left" if column in ("run", "measure") else "right")
+    shown = Table()
+    for column in (
+        f"against {first.name}",
+        "measure",
+        "n",
+        "first",
+        "this",
+        "difference [95 %]",
+        "only first",
+        "only this",
+        "p",
+    ):
+        shown.add_column(column, justify="left" if column == "measure" or column.startswith("against") else "right")
     for run, found in others:
         for number, d in enumerate(found):
             shown.add_row(

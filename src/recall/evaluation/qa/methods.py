@@ -15,7 +15,6 @@ from recall.policy.base import Policy
 from recall.renderer import Renderer
 from recall.rollout import rollout
 from recall.tool_calls import SEARCH
-from recall.tools.search import SEARCH_URL
 from recall.types import CallStatus, Sampling, StopReason, Task, Trajectory
 
 
@@ -80,7 +79,6 @@ class Agent:
         limits: Limits,
         sampling: Sampling,
         *,
-        url: str = SEARCH_URL,
         top_k: int = 5,
     ) -> None:
         """Take what every question shares.
@@ -88,18 +86,17 @@ class Agent:
         Args:
             policy: writes the turns; or makes the policy of a question, for policies that know it beforehand.
             renderer: of the policy's model and dialect.
-            environment: of a task with the search tool; native or in a sandbox.
+            environment: of a task with the search tool, native or in a sandbox that knows the service.
             limits: the budget of an episode.
             sampling: how it is sampled.
-            url: of the retriever service, where tasks reach it from a sandbox.
             top_k: passages of a search that names no number.
         """
         self._policy, self._renderer, self._environment = policy, renderer, environment
-        self._limits, self._sampling, self._url, self._top_k = limits, sampling, url, top_k
+        self._limits, self._sampling, self._top_k = limits, sampling, top_k
 
     async def answer(self, ask: Ask) -> Outcome:
         """Play one episode."""
-        (task,) = search_tasks([ask.question], data_source="qa", url=self._url, top_k=self._top_k)
+        (task,) = search_tasks([ask.question], data_source="qa", top_k=self._top_k)
         policy = self._policy(ask.question) if callable(self._policy) else self._policy
         trajectory = await rollout(
             self._environment(task),

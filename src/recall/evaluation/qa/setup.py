@@ -24,7 +24,7 @@ from recall.policy.base import Policy
 from recall.policy.stopping import StopAtText
 from recall.renderer import PLACEHOLDER, ChatMLRenderer, Renderer, build
 from recall.retriever.base import Retriever
-from recall.tools.search import SEARCH_URL, NativeSearch
+from recall.tools.search import NativeSearch
 from recall.types import Sampling
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class Plan:
             raise ConfigError(f"--policy.dialect {self.policy.dialect}: the method decides the dialect; leave it out")
         if self.policy.template is not None and self.method not in ("recall", "research"):
             raise ConfigError(f"--policy.template: {self.method} has its own prompts; leave it out")
+        if self.sandbox.search or self.sandbox.search_url:
+            raise ConfigError("--sandbox.search and --sandbox.search_url: here it is --retriever that is searched")
         if self.tool == "row":
             if self.method not in ("recall", "research"):
                 raise ConfigError(f"--tool row: {self.method} calls no tool; leave it out")
@@ -159,10 +161,9 @@ async def open_method(plan: Plan, questions: list[Question]) -> AsyncIterator[Me
             return
         sandbox = _sandbox(plan)
         environments = ToolEnvironments(sandbox, plan.budget)
-        url = plan.service if plan.tool == "row" else SEARCH_URL
         writer = oracle(_ORACLES[plan.method], renderer) if plan.is_oracle else policy
         try:
-            yield Agent(writer, renderer, environments, plan.budget, sampling, url=url, top_k=plan.top_k)
+            yield Agent(writer, renderer, environments, plan.budget, sampling, top_k=plan.top_k)
         finally:
             await sandbox.close()
 
@@ -244,10 +245,7 @@ def _sandbox(plan: Plan) -> "Sandbox":
     if plan.tool == "native":
         assert plan.retriever is not None, "check refuses an agent without one"
         return NativeSearch(plan.retriever, top_k=plan.top_k)
-    if plan.sandbox.urls:
-        return plan.sandbox.open()  # its servers have rules of their own
-    rules = (*plan.sandbox.web, f"{checked_url(plan.service)}/search")
-    return plan.sandbox.model_copy(update={"web": rules}).open()
+    return plan.sandbox.model_copy(update={"search_url": plan.service}).open_with_search()
 
 
 def _sha256(path: Path) -> str:

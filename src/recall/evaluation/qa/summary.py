@@ -57,11 +57,11 @@ def summarize(rows: Sequence[Row], judgements: Mapping[str, bool] | None = None)
     }
 
 
-def table(summaries: Mapping[str, Mapping[str, Any]], title: str = "") -> "Table":
+def table(summaries: Mapping[str, Mapping[str, Any]]) -> "Table":
     """The numbers of several runs, a column each; shares and measures in per cent."""
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left")
+    shown = Table()
     shown.add_column("")
     for name in summaries:
         shown.add_column(name, justify="right")
