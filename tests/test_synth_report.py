@@ -1,3 +1,4 @@
+import asyncio
 import json
 import random
 import re
@@ -8,18 +9,23 @@ from typing import Any
 
 import pytest
 
+from llm_server import serving
 from recall import rewards
 from recall.cli import main
 from recall.datasets.questions import iter_questions
 from recall.datasets.rows import read_tasks, write_tasks
 from recall.errors import ConfigError
+from recall.synth.llm.client import EndpointSettings
+from recall.synth.report.asked import Asking, ask_model
+from recall.synth.report.gates import gates_of
 from recall.synth.report.guesses import above, bare, earned, is_in_question, literals_of
 from recall.synth.report.overlap import Against, Keys, Nearness
 from recall.synth.report.provenance import Known, source_of
 from recall.synth.report.report import Options, _Sample, broken, make_report
 from recall.synth.report.shapes import literals, outline, shape_of
 from recall.synth.report.spread import entropy_bits, gini, lower_bound, spread
-from recall.types import AnswerType, Task, ToolSpec
+from recall.tool_calls import format_call
+from recall.types import AnswerType, Task, ToolCall, ToolSpec
 from recall.viewer.dataset.layout import share
 from recall.viewer.dataset.page import page
 from small_sets import write
@@ -278,6 +284,53 @@ def test_tokens_are_counted_and_long_prompts_told() -> None:
     assert tokens["over"] == 1
     assert tokens["question"]["max"] == 11
     assert tokens["observation"]["max"] >= 2
+
+
+def model(body: Mapping[str, Any]) -> str:
+    """A model that solves these tasks with tools, and says 7 without."""
+    said = [message["content"] for message in body["messages"]]
+    if "You have no tools" in said[0]:
+        return "It is \\boxed{7}."
+    pet = re.search(r"the pet (\w+)", said[1])
+    owner, age = re.search(r" is (\w+)\.", said[-1]), re.search(r'"age": (\d+)', said[-1])
+    if age:
+        return f"\\boxed{{{age[1]}}}"
+    if owner:
+        return format_call(ToolCall("age_of", {"person": owner[1]}))
+    return format_call(ToolCall("owner_of", {"pet": pet[1] if pet else ""}))
+
+
+async def test_a_model_is_asked_with_tools_and_without(tmp_path: Path) -> None:
+    async with serving(model) as server:
+        endpoint = EndpointSettings(base_url=server.url, model="small")
+        asking = Asking(endpoint, tmp_path / "replies.jsonl", tasks=3, samples=2, guesses=2)
+        tasks = [made(0), made(1, ground_truth=("7",)), made(2, question="Which?"), made(3)]
+        found = await asyncio.to_thread(report, tasks, sample=4, asking=asking)
+        asked = await ask_model(tasks, asking, lambda: None)
+        requests = len(server.requests)
+        assert await ask_model(tasks, asking, lambda: None) == asked
+        assert len(server.requests) == requests, "what was answered is not asked again"
+    assert found["asked"]["tasks"] == 3
+    assert found["looked_at"]["asked"] == 3
+    assert "Model" in page(found)
+    assert (asked["pass_at_1"], asked["pass_at_k"], asked["agreement"]) == (0.5, 0.5, 1)
+    assert asked["without_tools"] == {"tasks": 4, "pass_at_1": 0.25, "pass_at_k": 0.25}
+    assert asked["over_calls"] == 1
+    assert asked["malformed_calls"] == 0
+    assert asked["by_calls"] == [[2, 8, 0.5]]
+
+
+def test_a_set_that_a_model_knows_by_heart_breaks_a_gate() -> None:
+    numbers = report(GOOD)
+    numbers["asked"] = {"model": "m", "guesses": 4, "without_tools": {"tasks": 100, "pass_at_1": 0.2, "pass_at_k": 0.3}}
+    assert [gate.name for gate in gates_of(numbers) if gate.broken] == ["answered without tools"]
+
+
+def test_a_model_is_named_in_full(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_tasks(tmp_path / "rows.jsonl", GOOD[:2])
+    for flags in (["--model", "m"], ["--model", "m", "--base_url", "ftp://x"]):
+        assert main(["data", "report", str(tmp_path / "rows.jsonl"), *flags]) == 2
+        assert "--base_url" in capsys.readouterr().err
 
 
 def test_rows_without_a_reference_are_reported_as_far_as_they_go(tmp_path: Path) -> None:

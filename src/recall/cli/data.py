@@ -6,12 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from recall.config import Positional, Settings
 from recall.errors import ConfigError
 from recall.types import Task
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from recall.synth.report.asked import Asking
 
 
 class Inspect(Settings):
@@ -94,6 +100,21 @@ class Report(Settings):
     max_prompt_tokens: int = Field(default=1536, ge=1)
     """Prompts above this are counted as too long; the published training had room for so many tokens."""
 
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1, whose model is asked about tasks, too."""
+    model: str | None = None
+    """The model's name there."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; where it is not set, no key is sent."""
+    asked: int = Field(default=100, ge=1)
+    """Tasks that the model is asked about."""
+    samples: int = Field(default=4, ge=1)
+    """Episodes with tools of each, and answers without tools."""
+    concurrency: int = Field(default=16, ge=1)
+    """Requests at once."""
+    replies: Path | None = None
+    """The file of what the model answered, which is not asked again; none stands beside the page or here."""
+
     def main(self) -> int:
         """Print the report."""
         from recall import rewards
@@ -108,7 +129,8 @@ class Report(Settings):
         against = [Against(str(file), iter_questions(file)) for file in self.against]
         source = source_of(self.source)
         count, tokenizer = _counter(self.tokenizer)
-        with _progress(source.get("made"), self.sample) as (on_row, on_replay):
+        asking = self._asking()
+        with _progress(source.get("made"), self.sample, self.asked if asking else 0) as (on_row, on_replay, on_asked):
             report = make_report(
                 iter_tasks(self.source, parse_env=not is_set(self.source)),
                 source=source,
@@ -122,6 +144,8 @@ class Report(Settings):
                     count=count,
                     on_row=on_row,
                     on_replay=on_replay,
+                    asking=asking,
+                    on_asked=on_asked,
                 ),
             )
         if self.html is not None:
@@ -141,6 +165,30 @@ class Report(Settings):
             if self.html is not None:
                 console.print(f"page: {self.html}", soft_wrap=True)
         return 1 if broken(report) else 0
+
+    def _asking(self) -> "Asking | None":
+        """What a model is asked, where one is named.
+
+        Raises:
+            ConfigError: it is half named, or there is no sample to ask about.
+        """
+        if self.base_url is None and self.model is None:
+            return None
+        if self.base_url is None or self.model is None:
+            raise ConfigError("--base_url and --model: a model is named by both")
+        if not self.sample:
+            raise ConfigError("--sample: a model is asked about tasks of the sample, which is empty")
+        from recall.synth.llm.client import EndpointSettings
+        from recall.synth.report.asked import Asking
+
+        named = {"base_url": self.base_url, "model": self.model, "api_key_env": self.api_key_env}
+        try:
+            endpoint = EndpointSettings.model_validate({**named, "concurrency": self.concurrency})
+        except ValidationError as fault:
+            raise ConfigError(f"--base_url: {fault.errors()[0]['msg']}") from None
+        beside = self.html or Path("report.html")
+        replies = self.replies or beside.with_name(f"{beside.stem}.replies.jsonl")
+        return Asking(endpoint, replies, self.asked, self.samples, self.samples)
 
 
 def _counter(tokenizer: Path | None) -> tuple[Callable[[str], int] | None, str]:
@@ -170,20 +218,24 @@ def _counter(tokenizer: Path | None) -> tuple[Callable[[str], int] | None, str]:
 
 
 @contextmanager
-def _progress(rows: int | None, sample: int) -> Iterator[tuple[Callable[[], object], Callable[[], object]]]:
-    """Show how far the reading and the replaying are, on standard error; nothing where that is no terminal."""
+def _progress(rows: int | None, sample: int, asked: int) -> Iterator[list[Callable[[], object]]]:
+    """Show how far the reading, the replaying and the asking are, on standard error, where that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
-        read = bars.add_task("rows", total=rows)
-        played = bars.add_task("replays", total=min(sample, rows) if rows else sample, start=False)
+        most = min(sample, rows) if rows else sample
+        totals = {"rows": rows, "replays": most, "asked": min(asked, most)}
+        shown = [bars.add_task(name, total=total, start=False, visible=total != 0) for name, total in totals.items()]
 
-        def on_replay() -> None:
-            bars.start_task(played)
-            bars.advance(played)
+        def step(bar: "TaskID") -> Callable[[], object]:
+            def done() -> None:
+                bars.start_task(bar)
+                bars.advance(bar)
 
-        yield lambda: bars.advance(read), on_replay
+            return done
+
+        yield [step(bar) for bar in shown]
 
 
 def _summary(file: Path, tasks: list[Task], bad: int) -> list[str]:

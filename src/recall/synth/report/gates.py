@@ -49,7 +49,8 @@ class Gate:
 
 def gates_of(numbers: Mapping[str, Any]) -> list[Gate]:
     """The gates of a report, from its numbers."""
-    return [*_replay_gates(numbers), *_overlap_gates(numbers), *_guess_gates(numbers), *_claim_gates(numbers)]
+    parts = (_replay_gates, _overlap_gates, _guess_gates, _claim_gates, _asked_gates)
+    return [gate for part in parts for gate in part(numbers)]
 
 
 def _replay_gates(numbers: Mapping[str, Any]) -> list[Gate]:
@@ -148,3 +149,14 @@ def _claim_gates(numbers: Mapping[str, Any]) -> list[Gate]:
     unlike = numbers["claims"]["calls_unlike_the_program"]
     gates.append(Gate("claims unlike the program", unlike, "0", unlike > 0, "the number of calls of all rows", "count"))
     return gates
+
+
+def _asked_gates(numbers: Mapping[str, Any]) -> list[Gate]:
+    """A model may not know the answers by itself."""
+    asked = numbers["asked"]
+    found = asked["without_tools"] if asked is not None else {"tasks": 0}
+    if not found["tasks"]:
+        return []
+    basis = f"{asked['guesses']} answers of {asked['model']} to each of {found['tasks']:,} tasks"
+    falls = above(found["pass_at_1"], found["tasks"])
+    return [Gate("answered without tools", found["pass_at_1"], f"under {LIMIT:.0%}", falls, basis)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from recall import __version__, rewards
 from recall.renderer import PLACEHOLDER, default_template, schema_line
+from recall.synth.report.asked import Asking, ask_model
 from recall.synth.report.gates import ANCHORS, gates_of
 from recall.synth.report.guesses import rate_of
 from recall.synth.report.overlap import Against, Keys, Nearness, digest
@@ -50,6 +51,10 @@ class Options:
     """Called after every row that was read."""
     on_replay: Callable[[], object] = field(default=lambda: None)
     """Called after every task that was replayed."""
+    asking: Asking | None = None
+    """A model to ask, too; None asks none."""
+    on_asked: Callable[[], object] = field(default=lambda: None)
+    """Called after every task that the model was asked about."""
 
 
 def make_report(
@@ -68,7 +73,7 @@ def make_report(
         against: other files that the tasks must not share questions with.
 
     Raises:
-        SandboxError: the sandbox failed, not a tool.
+        RolloutError: the sandbox failed, not a tool; or the endpoint did.
     """
     profile, keys, nearness, sample = Profile(), Keys(), Nearness(), _Sample(options.sample, options.seed)
     for task in tasks:
@@ -85,6 +90,8 @@ def make_report(
     numbers["overlap"] = keys.numbers() | nearness.numbers(options.seed) | {"against": [o.numbers() for o in against]}
     numbers["replay"] = _replay_numbers(replays, profile.rows - profile.without_reference) if replays else None
     numbers["tokens"] = _token_numbers(sample.tasks(), replays, options)
+    asking = options.asking
+    numbers["asked"] = asyncio.run(ask_model(sample.least(asking.tasks), asking, options.on_asked)) if asking else None
     for grouping, name_of in GROUPINGS.items():
         _rate_groups(numbers[grouping], name_of, replays, options.reward)
     return {
@@ -98,6 +105,7 @@ def make_report(
             "compared_for_nearness": numbers["overlap"]["rows"],
             "sample_seed": options.seed,
             "reward": options.reward,
+            "asked": numbers["asked"]["tasks"] if asking else 0,
         },
         "gates": [gate.as_json() for gate in gates_of(numbers)],
         "anchors": [dict(anchor) for anchor in ANCHORS],
@@ -124,6 +132,10 @@ class _Sample:
     def tasks(self) -> list[Task]:
         """The sample, in the order of the set."""
         return [task for _, _, task in sorted(self._heap, key=lambda rank: rank[1])]
+
+    def least(self, count: int) -> list[Task]:
+        """A smaller sample, in no order that means anything."""
+        return [task for _, _, task in sorted(self._heap, reverse=True)[:count]]
 
 
 async def _replays(tasks: Sequence[Task], options: Options) -> list[Replay]:

@@ -76,6 +76,7 @@ def sections(report: Mapping[str, Any]) -> list[Section]:
         _tools(report),
         _replay(report),
         _tokens(report),
+        _asked(report),
         _overlap(report),
         _source(report),
     )
@@ -302,6 +303,28 @@ def _tokens(report: Mapping[str, Any]) -> Section | None:
         f"{found['max_prompt_tokens']:,} tokens. Observations are those of the replayed calls."
     )
     return Section("tokens", "Tokens", lead, (_spread_table("", spreads),), _histograms(spreads))
+
+
+def _asked(report: Mapping[str, Any]) -> Section | None:
+    found = report["asked"]
+    if found is None:
+        return None
+    guessed = found["without_tools"]
+    facts = [
+        ("tasks", number(found["tasks"])),
+        ("solved with tools, one episode", share(found["pass_at_1"])),
+        (f"solved with tools, any of {found['samples']}", share(found["pass_at_k"])),
+        ("answered without tools, one answer", share(guessed["pass_at_1"])),
+        (f"answered without tools, any of {found['guesses']}", share(guessed["pass_at_k"])),
+        ("tasks of which all episodes give one answer", share(found["agreement"])),
+        ("calls of a solution, per call of the reference", number(found["over_calls"])),
+        ("malformed calls", share(found["malformed_calls"])),
+        ("episodes without an answer", share(found["unanswered"])),
+        ("tasks that the endpoint refused", number(found["refused"])),
+    ]
+    rows = [(f"{depth}", f"{count:,}", share(rate)) for depth, count, rate in found["by_calls"]]
+    tables = (Table("", ("measure", "value"), facts), Table("By calls", ("calls", "episodes", "solved"), rows))
+    return Section("asked", "Model", f"What {found['model']} makes of a part of the sample.", tables)
 
 
 def _overlap(report: Mapping[str, Any]) -> Section:
