@@ -129,7 +129,7 @@ def stream(revisit: float = 0.0, **changes: object) -> PoolStream:
 def test_more_tasks_are_drawn_than_played_and_those_in_the_band_first() -> None:
     tasks = stream(candidates=3, floor=0.01)
     for kind in ("hop0", "hop1", "hop2"):
-        for _ in range(9):
+        for _ in range(12):
             tasks._templates.observe([played(a_task(0, kind), (True, True))])
     assert Counter(task.kind for task in tasks.at(0, 16))["hop3"] >= 11  # 12 of the 48 candidates
 

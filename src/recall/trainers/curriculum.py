@@ -26,7 +26,9 @@ class CurriculumSettings(Settings):
     floor: float = Field(default=0.2, gt=0, le=1)
     """The least weight of a kind, so that nothing learned is forgotten and the hopeless is retried; the most is 1."""
     smoothing: float = Field(default=0.7, ge=0, lt=1)
-    """The share of the old pass rate in the new one: by step with stages, by group with templates."""
+    """By stages: the share of the old pass rate in the new one, by step."""
+    memory: float = Field(default=0.8, ge=0, lt=1)
+    """By templates: the share of the old pass rate in the new one, by group."""
     low: float = Field(default=0.1, ge=0, le=1)
     """By templates: one that is solved more often than this, and less often than `high`, weighs fully."""
     high: float = Field(default=0.9, ge=0, le=1)
@@ -157,7 +159,7 @@ class Templates:
 
     def observe(self, groups: Sequence[Group]) -> None:
         """See `Curriculum`. Every group with an episode that no fault of ours ended moves the rate of its kind."""
-        keep = self.settings.smoothing
+        keep = self.settings.memory
         self._met = []
         for group in groups:
             rate = pass_rate(group)
