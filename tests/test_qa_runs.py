@@ -107,6 +107,19 @@ async def test_questions_with_a_fault_are_asked_anew_and_have_one_row_in_the_end
     assert sorted(json.loads(line)["id"] for line in lines) == [f"q{n}" for n in range(8)]
 
 
+async def test_a_run_in_which_nothing_works_ends_before_it_has_asked_everything(tmp_path: Path) -> None:
+    parrot = Parrot(*(q.id for q in QUESTIONS))
+    with (
+        open_results(tmp_path / "r", MANIFEST) as results,
+        pytest.raises(RolloutError, match="16 questions in a row failed: PolicyError: down; the same command goes on"),
+    ):
+        await run(parrot, QUESTIONS, results, at_once=4)
+    assert len(parrot.asked) <= 16 + 2 * 4
+    with open_results(tmp_path / "r", MANIFEST) as results:
+        await run(Parrot(), QUESTIONS, results, at_once=4)
+        assert summarize(list(results.rows.values()))["faults"] == 0
+
+
 @pytest.mark.parametrize("cut", [1, 7, 60])
 async def test_a_torn_line_is_asked_anew(tmp_path: Path, cut: int) -> None:
     with open_results(tmp_path / "r", MANIFEST) as results:

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from recall.datasets.qa import Question
-from recall.errors import ConfigError
+from recall.errors import ConfigError, RolloutError
 from recall.evaluation.play import seed_of
 from recall.evaluation.qa.measures import measure
 from recall.evaluation.qa.methods import Ask, Method, Outcome
 from recall.evaluation.qa.results import Results, Row
+
+_LEAST_FAULTS = 16
+"""Faults in a row that end a run, where fewer questions are under way at once."""
 
 
 async def run(
@@ -32,26 +35,32 @@ async def run(
 
     Raises:
         ConfigError: a question cannot be asked with these settings; those under way are cancelled.
+        RolloutError: so many questions in a row failed through a fault of ours that the rest would fail too.
     """
     waiting = iter([(place, q) for place, q in enumerate(questions) if q.id not in results.rows])
+    most_faults, faults = max(_LEAST_FAULTS, at_once), 0
 
     async def work() -> None:
+        nonlocal faults
         for place, question in waiting:
             outcome = await method.answer(Ask(question, f"qa/{place}", seed_of(seed, place)))
             row = row_of(question, outcome)
             results.add(row)
             if told is not None:
                 told(row)
+            faults = 0 if row.fault is None else faults + 1
+            if faults == most_faults:
+                raise RolloutError(f"{faults} questions in a row failed: {row.fault}; the same command goes on")
 
-    refusal: ConfigError | None = None
+    end: ConfigError | RolloutError | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(work())
-    except* ConfigError as refused:
-        refusal = next(error for error in refused.exceptions if isinstance(error, ConfigError))
-    if refusal is not None:  # one line for the user instead of a group of them
-        raise refusal
+    except* (ConfigError, RolloutError) as ended:
+        end = next(error for error in ended.exceptions if isinstance(error, ConfigError | RolloutError))
+    if end is not None:  # one line for the user instead of a group of them
+        raise end
 
 
 def row_of(question: Question, outcome: Outcome) -> Row:
