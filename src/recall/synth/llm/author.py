@@ -32,6 +32,7 @@ from recall.synth.llm.topics import Topic
 T = TypeVar("T")
 
 _EXAMPLE_ROWS = 3
+_ATTEMPT = 1 << 24
 _WHOLE = "Write the whole part again, in the format asked for at first."
 _BLUEPRINTS = (
     "Answer in the format asked for at first, with a list of new tasks in place of those that do not hold, and of "
@@ -179,8 +180,8 @@ class Author:
         held: list[Certified] = []
         messages = self._opening(await self._tasks_prompt(setting, world, certifier))
         problem = RejectedError("tasks", "none holds")
-        for _ in range(self._settings.repairs + 1):
-            reply, text = await self._ask("tasks", messages, number)
+        for attempt in range(self._settings.repairs + 1):
+            reply, text = await self._ask("tasks", messages, number, attempt)
             try:
                 problems = await self._certified(text, certifier, held, reply, log)
             except RejectedError as fault:
@@ -220,7 +221,7 @@ class Author:
             program=steps_in_words(blueprint, world.tools),
             anchors="\n".join(f"{{{name}}}, such as {value}" for name, value in shown.anchors.items()),
             count=str(self._settings.phrasings),
-            form=form_in_words(blueprint),
+            form=form_in_words(blueprint.answer_type),
             literals=", ".join(map(str, stated_literals(blueprint, world.tools))) or "there are none",
         )
         return await self._part("question", text, check, log, number)
@@ -274,8 +275,8 @@ class Author:
         """
         messages = self._opening(text)
         problem = RejectedError(step, "not asked for")
-        for _ in range(self._settings.repairs + 1):
-            reply, said = await self._ask(step, messages, number)
+        for attempt in range(self._settings.repairs + 1):
+            reply, said = await self._ask(step, messages, number, attempt)
             try:
                 part = await check(said)
             except RejectedError as fault:
@@ -287,14 +288,16 @@ class Author:
             return part
         raise problem
 
-    async def _ask(self, step: str, messages: Sequence[ChatMessage], number: int) -> tuple[str, str]:
+    async def _ask(self, step: str, messages: Sequence[ChatMessage], number: int, attempt: int) -> tuple[str, str]:
         """The key and the text of a reply.
 
         Raises:
             RejectedError: the endpoint refuses the request.
         """
         settings = self._settings
-        ask = Ask(tuple(messages), settings.temperature, settings.max_tokens, seed=number, step=step)
+        # Without the attempt, a model that repeats its mistake would be remembered and never asked again.
+        seed = number + attempt * _ATTEMPT
+        ask = Ask(tuple(messages), settings.temperature, settings.max_tokens, seed, step)
         try:
             reply = await self._client.ask(ask)
         except RefusedError as refusal:

@@ -201,11 +201,7 @@ class Certifier:
         """Another answer to the same question in other worlds."""
         others = self._others[: self.settings.counterfactual_worlds]
         pairs = [(instance, seed) for instance in instances for seed in others]
-        changed = [
-            found
-            for found in await asyncio.gather(*(self._asked_in(blueprint, *pair) for pair in pairs))
-            if found != ""
-        ]
+        changed = [each for each in await together(self._asked_in(blueprint, *pair) for pair in pairs) if each]
         if len(changed) < _LEAST_PAIRS:
             raise RejectedError(
                 "counterfactual",

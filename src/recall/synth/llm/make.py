@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from recall.config import Settings
 from recall.datasets.sets import Manifest
 from recall.sandbox.local import LocalSandbox
@@ -32,15 +34,15 @@ KIND = "llm"
 class CostSettings(Settings):
     """What a set may cost. None of it decides what is made."""
 
-    max_tokens: int | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
     """Tokens that all runs on the directory may use, prompts included; none sets no limit."""
-    max_requests: int | None = None
+    max_requests: int | None = Field(default=None, ge=1)
     """Requests that this run may send, failed ones included; none sets no limit."""
-    worlds_at_once: int = 8
-    """Worlds under way at once."""
-    max_worlds: int | None = None
+    max_worlds: int | None = Field(default=None, ge=1)
     """Worlds that are tried at most; none tries four for each row wanted, and sixteen more."""
-    sessions: int = 8
+    worlds_at_once: int = Field(default=8, ge=1, le=256)
+    """Worlds under way at once."""
+    sessions: int = Field(default=8, ge=1, le=512)
     """Sandbox sessions at once."""
 
 

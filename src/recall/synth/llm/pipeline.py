@@ -16,12 +16,11 @@ from recall.synth.llm.bench import Bench
 from recall.synth.llm.certify import Certified, Certifier
 from recall.synth.llm.errors import RejectedError, SpentError
 from recall.synth.llm.journal import Candidate, Journal
-from recall.synth.llm.questions import check_instance, form_in_words
+from recall.synth.llm.questions import check_instance
 from recall.synth.llm.recipe import LLMRecipe
 from recall.synth.llm.rows import split_of, task_of, without_unused
 from recall.synth.llm.solvers import Solvers
 from recall.synth.llm.source import World
-from recall.synth.llm.stubs import stubs
 from recall.synth.llm.together import together
 from recall.synth.llm.topics import Novelty, Topic, topic
 
@@ -219,7 +218,7 @@ class Pipeline:
         task = task_of(world, asked, instance, topic=topic, split=split, place=(self._workshop.seed, number, index))
         try:
             check_instance(task.question, instance, blueprint)
-            await self._workshop.solvers.judge(task, stubs(world.tool_code), form_in_words(blueprint), log)
+            await self._workshop.solvers.judge(task, log)
         except RejectedError as problem:
             log.reject("row", "", problem, task=task.id)
             return Candidate.rejected(problem)

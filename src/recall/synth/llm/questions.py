@@ -122,9 +122,9 @@ def steps_in_words(blueprint: Blueprint, tools: Sequence[ToolSpec]) -> str:
     return "\n".join(lines)
 
 
-def form_in_words(blueprint: Blueprint) -> str:
-    """What kind of answer is wanted."""
-    return _FORMS[blueprint.answer_type]
+def form_in_words(kind: str) -> str:
+    """What kind of answer is wanted, for an answer type or `none`."""
+    return _FORMS[kind]
 
 
 def _found(instance: Instance) -> Iterator[Scalar]:

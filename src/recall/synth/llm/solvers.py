@@ -9,6 +9,7 @@ from recall import answers
 from recall.config import Settings
 from recall.environment import CHANGES, Limits, ToolEnvironment
 from recall.errors import RolloutError
+from recall.renderer import schema_line
 from recall.rewards import solved
 from recall.rewards.state import same_changes
 from recall.rollout import rollout
@@ -20,6 +21,7 @@ from recall.synth.llm.chat_policy import ChatPolicy, TextRenderer
 from recall.synth.llm.client import Ask, ChatClient, Reply
 from recall.synth.llm.errors import RefusedError, RejectedError
 from recall.synth.llm.prompts import prompt
+from recall.synth.llm.questions import form_in_words
 from recall.synth.llm.replies import code_in, visible
 from recall.synth.llm.together import together
 from recall.types import CallStatus, Sampling, StopReason, Task, Trajectory
@@ -63,13 +65,11 @@ class Solvers:
         """
         self._client, self._second, self._sandbox, self._settings = client, second, sandbox, settings
 
-    async def judge(self, task: Task, stubs: str, form: str, log: Log) -> None:
+    async def judge(self, task: Task, log: Log) -> None:
         """Ask about a task.
 
         Args:
             task: with its question.
-            stubs: its tools, as signatures and docstrings.
-            form: what kind of answer is wanted, in words.
             log: is told what was found.
 
         Raises:
@@ -77,17 +77,19 @@ class Solvers:
         """
         await self._guess(task, log)
         if self._settings.programs:
-            await self.agree(task, stubs, form, log)
+            await self.agree(task, log)
         await self._solve(task, log)
 
-    async def agree(self, task: Task, stubs: str, form: str, log: Log) -> None:
+    async def agree(self, task: Task, log: Log) -> None:
         """Have a second model write a program from the question and the tools, and compare what it comes to.
 
         Raises:
             RejectedError: it comes to something else, or to nothing.
         """
         modules = ", ".join(sorted(lint.MODULES))
-        text = prompt("program", tools=stubs, question=task.question, form=form, modules=modules)
+        tools = "\n".join(map(schema_line, task.tools))
+        form = form_in_words(task.answer_type.kind if task.ground_truth else "none")
+        text = prompt("program", tools=tools, question=task.question, form=form, modules=modules)
         reply = await _asked(self._second, Ask(_user(text), 0.0, self._settings.program_tokens, step="program"))
         code = code_in(reply.text)
         lint.check(code, defines=frozenset({_SOLVE}), taken=lint.names_of(task.env))
