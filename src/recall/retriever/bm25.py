@@ -31,7 +31,7 @@ class Bm25:
     """A finder over the files that `postings.py` writes."""
 
     def __init__(self, directory: Path, tokenizer: Tokenizer) -> None:
-        import bm25s  # type: ignore[import-untyped]
+        import bm25s
         import numpy as np
 
         self._index: Any = bm25s.BM25.load(directory, mmap=True, show_progress=False)

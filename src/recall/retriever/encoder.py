@@ -51,7 +51,7 @@ class EncoderSettings(Settings):
     passage_tokens: int | None = Field(default=None, ge=4)
     """Where passages are cut, in tokens; none means 256, or what the model takes where that is less."""
     device: str = "auto"
-    """Where it runs: auto, cpu, cuda or cuda:N."""
+    """On which of auto, cpu, cuda or cuda:N it runs."""
     half: bool | None = None
     """Whether it runs in float16; none means on CUDA only."""
     batch_tokens: int = Field(default=0, ge=0)

@@ -29,11 +29,15 @@ class IndexedRetriever:
             RetrieverError: it is closed, or the index or the encoder failed.
             ValueError: k is less than 1.
         """
+        return await asyncio.to_thread(self.find, queries, k)
+
+    def find(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """What `search` gives; blocking."""
         if k < 1:
             raise ValueError(f"k is {k}; at least 1 passage has to be wanted")
         texts = [query.encode("utf-8", "replace").decode() for query in queries]  # halves of surrogate pairs become ?
         wanted = [text for text in dict.fromkeys(texts) if text.strip()]
-        found = await asyncio.to_thread(self._search, wanted, min(k, len(self._corpus))) if wanted else {}
+        found = self._found(wanted, min(k, len(self._corpus))) if wanted else {}
         return [list(found.get(text, ())) for text in texts]
 
     async def close(self) -> None:
@@ -42,11 +46,16 @@ class IndexedRetriever:
         self._finder.close()
         self._corpus.close()
 
-    def _search(self, texts: Sequence[str], k: int) -> dict[str, list[Passage]]:
+    def _found(self, texts: Sequence[str], k: int) -> dict[str, list[Passage]]:
         if self._closed:
             raise RetrieverError(f"{self._card.id}: searched after it was closed")
-        # torch and faiss report what goes wrong in them, out of memory included, as RuntimeError
-        with boundary(RetrieverError, f"searching {self._card.id}", RuntimeError, MemoryError, OSError):
-            hits = self._finder.find(texts, k)
-        passages = ([replace(self._corpus[row], score=score) for row, score in found] for found in hits)
-        return dict(zip(texts, passages, strict=True))
+        try:
+            # torch and faiss report what goes wrong in them, out of memory included, as RuntimeError
+            with boundary(RetrieverError, f"searching {self._card.id}", RuntimeError, MemoryError, OSError):
+                hits = self._finder.find(texts, k)
+            passages = ([replace(self._corpus[row], score=score) for row, score in found] for found in hits)
+            return dict(zip(texts, passages, strict=True))
+        except (AttributeError, KeyError, ValueError) as error:
+            if self._closed:  # the files went away under a search
+                raise RetrieverError(f"{self._card.id}: closed while it was searched") from error
+            raise

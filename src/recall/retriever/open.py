@@ -54,7 +54,7 @@ class OpenSettings(Settings):
     rrf: int | None = Field(default=None, ge=1)
     """The constant of a hybrid's rank fusion."""
     flat_device: str = "cpu"
-    """Where a flat index is searched: cpu, or cuda or cuda:N, in float16 in the GPU's memory."""
+    """On which of cpu, cuda or cuda:N a flat index is searched; on CUDA in float16 in the GPU's memory."""
     encoder: EncoderSettings = EncoderSettings()
     """Where the encoder is now and how it runs; it has to be the one that the index was built with."""
     rerank: RerankSettings = RerankSettings()
@@ -70,8 +70,11 @@ def open_retriever(where: str | Path, settings: OpenSettings = OpenSettings()) -
         ConfigError: there is nothing, or it is not what its manifest says.
     """
     if str(where).startswith(("http://", "https://")):
-        raise ConfigError(f"{where}: a service cannot be opened yet")
-    retriever: Retriever = open_index(Path(where), settings)
+        from recall.retriever.client import open_client
+
+        retriever = open_client(str(where))
+    else:
+        retriever = open_index(Path(where), settings)
     if settings.rerank.model:
         return Reranked(retriever, CrossEncoder(settings.rerank), settings.rerank.candidates)
     return retriever

@@ -24,7 +24,7 @@ SHARD_ROWS = 50_000
 
 def build(corpus: Corpus, into: Path, tokenizer: Tokenizer, k1: float, b: float, report: Report) -> None:
     """Write the index of `corpus` into the directory `into`; shards that are there already are taken as they are."""
-    import bm25s  # type: ignore[import-untyped]
+    import bm25s
 
     shards = into / "shards"
     shards.mkdir(parents=True, exist_ok=True)

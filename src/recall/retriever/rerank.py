@@ -28,7 +28,7 @@ class RerankSettings(Settings):
     batch: int = Field(default=32, ge=1)
     """Pairs of one pass."""
     device: str = "auto"
-    """Where it runs: auto, cpu, cuda or cuda:N."""
+    """On which of auto, cpu, cuda or cuda:N it runs."""
 
 
 class Reranker(Protocol):

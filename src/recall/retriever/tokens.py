@@ -43,7 +43,7 @@ class TokenizerSettings(Settings):
         Raises:
             ConfigError: there is no such stemmer.
         """
-        from bm25s.stopwords import STOPWORDS_EN  # type: ignore[import-untyped]
+        from bm25s.stopwords import STOPWORDS_EN
 
         _stemmer(self.stemmer)
         words = (
@@ -90,7 +90,7 @@ class Tokenizer:
 def _stemmer(name: str) -> Any:
     if name == "none":
         return str
-    import Stemmer  # type: ignore[import-not-found]
+    import Stemmer
 
     from recall.errors import ConfigError
 
