@@ -50,7 +50,13 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),
         "synth export": Command("recall.cli.synth", "Export", "Write tasks as rows for other trainers"),
+        "synth llm": Command(
+            "recall.cli.synth_llm", "LLM", "Have a language model write worlds and tasks, and keep what holds"
+        ),
         "synth nano": Command("recall.cli.synth", "Nano", "Write tasks of the small generator as rows"),
+        "synth paraphrase": Command(
+            "recall.cli.synth_llm", "Paraphrase", "Say the questions of tasks in other words, checked"
+        ),
         "synth procedural": Command(
             "recall.cli.synth", "Procedural", "Make a set of certified tasks over invented worlds"
         ),
