@@ -14,14 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from recall.errors import ConfigError
-from recall.programs import calls_of
 from recall.sandbox.local import LocalSandbox
 from recall.synth.llm.author import Log
 from recall.synth.llm.budget import Budget
-from recall.synth.llm.certify import literals_of, occurs
+from recall.synth.llm.certify import occurs, program_literals
 from recall.synth.llm.client import Ask, ChatClient, EndpointSettings, Replies
 from recall.synth.llm.errors import RefusedError, RejectedError, SpentError
 from recall.synth.llm.prompts import prompt
@@ -33,8 +31,8 @@ from recall.types import Task
 GATE = "paraphrase"
 """The gate at which paraphrases are rejected."""
 
-_VALUE = re.compile(r'"[^"]+"|“[^”]+”|`[^`]+`|(?<!\w)[\w-]*\d[\w.,:/-]*(?<![.,:/-])')
-"""What looks like a value: a quotation, or a word with a digit in it."""
+_VALUE = re.compile(r'"[^"]+"|“[^”]+”|`[^`]+`|(?<!\w)(?:[\w-]*\d[\w.,:/-]*|[A-Z]{2}[A-Z-]*)(?<![.,:/-])(?!\w)')
+"""What looks like a value: a quotation, a word with a digit in it, a word of capitals such as a form of dates."""
 _LEAST_SHARE, _MOST_SHARE = 0.4, 3.0
 
 
@@ -106,9 +104,8 @@ async def _attempts(
 async def _paraphrased(
     task: Task, client: ChatClient, settings: ParaphraseSettings, solvers: Solvers | None, attempt: int
 ) -> Task:
-    literals = literals_in(task)
-    shown = ", ".join(f"{literal} ({count} times)" if count > 1 else literal for literal, count in literals.items())
-    text = prompt("paraphrase", question=task.question, literals=shown or "there are none")
+    literals = ", ".join(literals_in(task)) or "there are none"
+    text = prompt("paraphrase", question=task.question, literals=literals)
     ask = Ask(({"role": "user", "content": text},), settings.temperature, settings.max_tokens, attempt, "paraphrase")
     try:
         reply = await client.ask(ask)
@@ -134,39 +131,29 @@ def check_paraphrase(task: Task, question: str) -> None:
         raise RejectedError(GATE, "no question of like length", f"{share:.1f} of the old one")
     if question == task.question:
         raise RejectedError(GATE, "the same words")
-    for literal, count in literals_in(task).items():
-        found = _count(literal, question)
-        if found < count:
-            raise RejectedError(
-                "provenance", "a value is missing", f"{literal!r} stands in it {found} times, not {count}"
-            )
-    known = Counter(_VALUE.findall(task.question))
-    for value, count in Counter(_VALUE.findall(question)).items():
-        if count > known[value] and value not in literals_in(task):
+    literals = literals_in(task)
+    for literal in literals:
+        if not _stands(literal, question):
+            raise RejectedError("provenance", "a value is missing", f"{literal!r}")
+    for value in _VALUE.findall(question):
+        if value not in literals:
             raise RejectedError(GATE, "a value is new", f"{value!r}")
     for answer in task.ground_truth:
         if occurs(answer, question) and not occurs(answer, task.question):
             raise RejectedError(GATE, "states the answer", f"{answer!r}")
 
 
-def literals_in(task: Task) -> dict[str, int]:
-    """What must stand in a paraphrase, and how often.
+def literals_in(task: Task) -> list[str]:
+    """What must stand in a paraphrase letter for letter, the longest first.
 
-    It is every value of the reference's arguments that the question states, and whatever else looks like a value there.
+    It is every value of the reference program that the question states, and whatever else looks like a value there.
     """
-    stated = {str(literal) for literal in _arguments(task) if occurs(literal, task.question)}
-    stated |= set(_VALUE.findall(task.question))
-    longest = sorted(stated, key=len, reverse=True)
-    return {literal: _count(literal, task.question) for literal in longest}
+    stated = {str(literal) for literal in program_literals(task.reference) if _stands(str(literal), task.question)}
+    return sorted(stated | set(_VALUE.findall(task.question)), key=lambda literal: (-len(literal), literal))
 
 
-def _arguments(task: Task) -> Iterator[Any]:
-    for call in calls_of(task.reference):
-        yield from literals_of(call["arguments"])
-
-
-def _count(literal: str, text: str) -> int:
-    return len(re.findall(rf"(?<!\w){re.escape(literal)}(?!\w)", text))
+def _stands(literal: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(literal)}(?!\w)", text) is not None
 
 
 class Paraphrasing:
