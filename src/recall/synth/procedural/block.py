@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import log2
 from types import CodeType
@@ -24,10 +24,11 @@ from recall.synth.procedural.recipe import Recipe
 from recall.synth.procedural.scalars import Acted, Convert, Days, Listed, Moved, Read, Rescale
 from recall.synth.procedural.source import source_of, with_failure
 from recall.synth.procedural.style import draw_style
+from recall.synth.procedural.terrain import Terrain
 from recall.synth.procedural.tools import Operation, Tool, derive
 from recall.synth.procedural.trace import Bound, CannotRunError, Trace
 from recall.synth.procedural.world import digest, draw_world, shape_of, trim
-from recall.types import AnswerType, Task, ToolSpec
+from recall.types import AnswerType, Task
 
 CURRENCIES = ("florins", "ducats", "talers", "groats", "nobles", "marks", "guilders", "obols")
 _FAMILIES = (
@@ -51,6 +52,18 @@ class Label:
         return f"{self.split}-{self.seed}-{self.index}"
 
 
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A task that holds up, before the source of its tools is put together."""
+
+    task: Task
+    """The task, its `env` empty."""
+    tools: tuple[Tool, ...]
+    """The tools that it shows."""
+    results: tuple[Any, ...]
+    """What each call of its reference program returned here."""
+
+
 class Block:
     """One world with its tools."""
 
@@ -69,6 +82,7 @@ class Block:
         self.id = f"{rng.getrandbits(48):012x}"
         self.others = [self.world.redrawn(f"{self.id}/{number}") for number in range(recipe.counterfactuals)]
         self.shuffled = self.world.shuffled(rng)
+        self._terrain = Terrain(self.world)
         paged, prose = rng.random() < recipe.pages, rng.random() < recipe.prose
         page_size = rng.randint(*recipe.page_size) if paged else 0
         self.style = draw_style(rng, keyed=self.world.keyed, prose=prose, page_size=page_size, plain=recipe.plain)
@@ -89,17 +103,29 @@ class Block:
 
     def _load(self) -> None:
         rates = {"currency": {name: {"rate": rate} for name, rate in self.rates.items()}} if self.rates else {}
-        changing = any(tool.operation.verb in ("act", "move") for tool in self.tools.values())
-        own, every = [*self.tools.values()], [*self.tools.values(), *self.distractors.tools]
-        tables = {**self.world.tables(), **rates}
-        self.source = source_of({**tables, **self.distractors.tables}, every, self.style, changing=changing)
+        self._tables = {**self.world.tables(), **rates}
+        self._told = {
+            tool.spec.name: f"{tool.spec.name} {tool.spec.parameters}"
+            for tool in (*self.tools.values(), *self.distractors.tools)
+        }
         codes: dict[str, CodeType] = {}
-        self._here = Functions(tables, own, self.style, codes)
+        own = [*self.tools.values()]
+        self._here = Functions(self._tables, own, self.style, codes)
         self._elsewhere = Functions({**self.shuffled.tables(), **rates}, own, self.style, codes)
+
+    def with_source(self, certified: Sequence[Certified]) -> list[Task]:
+        """Tasks of this world with the source that they share: the tools that any of them shows, over all rows."""
+        shown = {tool.spec.name for each in certified for tool in each.tools}
+        every = [tool for tool in (*self.tools.values(), *self.distractors.tools) if tool.spec.name in shown]
+        read = {tool.operation.entity for tool in every if tool.operation.verb == "other"}
+        beside = {name: rows for name, rows in self.distractors.tables.items() if name in read}
+        changing = any(each.task.changes is not None for each in certified)
+        source = source_of({**self._tables, **beside}, every, self.style, changing=changing)
+        return [replace(each.task, env=source) for each in certified]
 
     def grower(self, rng: random.Random) -> Grower:
         """Grows plans over the world."""
-        return Grower(rng, self.world, self.recipe, self.rates, self.tools)
+        return Grower(rng, self._terrain, self.recipe, self.rates, self.tools)
 
     def check_calls(self, plan: Scalar, calls: tuple[int, int]) -> None:
         """Refuse a plan that takes another number of calls than wanted, before it is carried out.
@@ -115,7 +141,7 @@ class Block:
         if not calls[0] <= ledger.calls <= calls[1]:
             raise RejectedError("calls", "too few or too many calls")
 
-    def task(self, rng: random.Random, plan: Scalar, label: Label) -> Task:
+    def task(self, rng: random.Random, plan: Scalar, label: Label) -> Certified:
         """The task that asks for a plan.
 
         Args:
@@ -143,22 +169,22 @@ class Block:
         changed = sum(value != answer.value for _, value in answers) / len(answers)
         about = self._about(draft, shown) | {"shortest": shortest, "counterfactual": changed}
         accepted, answer_type = _accepted(plan, answer.value)
-        return self._task(
-            label, draft, about, [tool.spec for tool in visible], accepted, answer_type,
-            _finished(trace, answer), changes,
-        )  # fmt: skip
+        program = _finished(trace, answer)
+        return self._certified(label, draft, about, visible, accepted, answer_type, program, changes)
 
-    def _task(
-        self, label: Label, draft: Draft, about: dict[str, Any], tools: Sequence[ToolSpec], accepted: tuple[str, ...],
+    def _certified(
+        self, label: Label, draft: Draft, about: dict[str, Any], tools: Sequence[Tool], accepted: tuple[str, ...],
         answer_type: AnswerType, program: Sequence[Mapping[str, Any]], changes: Mapping[str, Any] | None = None,
-    ) -> Task:  # fmt: skip
+    ) -> Certified:  # fmt: skip
         about |= {"seed": label.seed, "index": label.index}
-        return Task(
-            id=label.id, question=draft.question, ground_truth=accepted, env=self.source, tools=tuple(tools),
+        task = Task(
+            id=label.id, question=draft.question, ground_truth=accepted,
+            tools=tuple(tool.spec for tool in tools),
             answer_type=answer_type, data_source="recall_procedural", split=label.split, depth=about["calls"],
             kind=f"{about['family']}{len(draft.trace.items)}", reference=tuple(program), changes=changes,
             extra={"synth": about},
         )  # fmt: skip
+        return Certified(task, tuple(tools), tuple(draft.trace.results) if about["calls"] else ())
 
     def _carried_out(self, plan: Scalar) -> tuple[Trace, Bound, dict[str, Any] | None]:
         """The reference run, its answer, and what it changed, which is then undone."""
@@ -171,6 +197,7 @@ class Block:
         """What the row says of the task's making."""
         plan, trace, visible = draft.plan, draft.trace, draft.visible
         after, turns = _order(trace)
+        template = plan.template
         calls, retries = len(trace.items), sum(tool.failing for tool in trace.used.values())
         operators = sorted({node.operator for node in plan.walk() if node.operator})
         output = {"record" for tool in trace.used.values() if tool.operation.verb == "record"}
@@ -183,9 +210,9 @@ class Block:
             keyed=self.world.keyed, output=output, unknowable=False,
         )  # fmt: skip
         return {
-            "domain": self.world.skin.name, "world": self.id, "shape": self.shape, "template": plan.template,
-            "structure": digest(self.shape, plan.template),
-            "tool_set": digest(sorted(_told(tool) for tool in visible.values())),
+            "domain": self.world.skin.name, "world": self.id, "shape": self.shape, "template": template,
+            "structure": digest(self.shape, template),
+            "tool_set": digest(sorted([self._told[tool.spec.name] for tool in visible.values()])),
             "family": next((name for name in _FAMILIES if name in operators), "read"), "operators": operators,
             "calls": calls, "depth": max(after, default=0), "width": max(map(turns.count, turns)),
             "turns": max(turns) + 1, "retries": retries, "max_calls": calls + retries + self.recipe.slack,
@@ -193,7 +220,7 @@ class Block:
             "difficulty": round(calls + 0.5 * max(after) + 0.3 * log2(len(visible)), 3),
         }  # fmt: skip
 
-    def _unknowable(self, rng: random.Random, draft: Draft, label: Label, shown: dict[str, int]) -> Task:
+    def _unknowable(self, rng: random.Random, draft: Draft, label: Label, shown: dict[str, int]) -> Certified:
         """The task without the tools that tell of something that it needs.
 
         Raises:
@@ -203,9 +230,9 @@ class Block:
         about = self._about(draft, {**shown, "missing": 1})
         about |= {"calls": 0, "depth": 0, "shortest": 0, "width": 0, "turns": 1, "retries": 0}
         about["levels"] = {**about["levels"], "unknowable": 1}
-        tools = [tool.spec for operation, tool in draft.visible.items() if operation not in hidden]
-        accepted = (unknowable.UNKNOWABLE,)
-        return self._task(label, draft, about, tools, accepted, AnswerType("text"), [{"value": unknowable.UNKNOWABLE}])
+        tools = [tool for operation, tool in draft.visible.items() if operation not in hidden]
+        said = unknowable.UNKNOWABLE
+        return self._certified(label, draft, about, tools, (said,), AnswerType("text"), [{"value": said}])
 
     def _visible(
         self, rng: random.Random, trace: Trace, hidden: Collection[Operation]
@@ -237,10 +264,6 @@ class Block:
         chosen = [*visible.values()]
         rng.shuffle(chosen)
         return chosen, shown
-
-
-def _told(tool: Tool) -> str:
-    return json.dumps([tool.spec.name, tool.spec.parameters], sort_keys=True)
 
 
 def _finished(trace: Trace, answer: Bound) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ each filter the other means of filtering. What puts together more than two value
 import heapq
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from recall.programs import OPERATIONS
@@ -31,7 +32,7 @@ from recall.synth.procedural.scalars import Acted, Combine, Days, Moved
 from recall.synth.procedural.skins.schema import Label
 from recall.synth.procedural.tools import Operation, Tool
 from recall.synth.procedural.trace import CannotRunError
-from recall.synth.procedural.world import NAME, Key, World, links_to
+from recall.synth.procedural.world import NAME, Key, World
 
 Place = tuple[str, Key]
 """A type of entity and a key."""
@@ -58,27 +59,25 @@ class Reach:
 
     def __init__(self, world: World, tools: Mapping[Operation, Tool]) -> None:
         self.world, self.tools = world, tools
-        self._links = {
-            entity.name: [link for link in entity.links if self.reads(entity.name, link.name)]
-            for entity in world.skin.entities
-        }
-        self._inverse = {
-            entity.name: [
-                (other.name, link.name, tools[operation])
-                for other, link in links_to(world.skin, entity.name)
-                if (operation := Operation("members", other.name, link.name)) in tools
-            ]
-            for entity in world.skin.entities
-        }
         names = (NAME,) if world.keyed == "id" else ()
-        self.readable = {
-            entity.name: [word for word in (*names, *entity.words) if self.reads(entity.name, word)]
+        self.readable: dict[str, Sequence[str]] = {entity.name: [] for entity in world.skin.entities}
+        """By type of entity, the columns that a visible tool reads."""
+        listed = []
+        for operation, tool in tools.items():
+            if operation.verb == "record":
+                self.readable[operation.entity] = (*names, *world.skin.entity(operation.entity).words)
+            elif operation.verb == "field":
+                self.readable[operation.entity] = [*self.readable[operation.entity], operation.word]
+            elif operation.verb == "members":
+                listed.append((operation.entity, operation.word, tool))
+        self.lists: dict[str, list[tuple[str, str, Tool]]] = {entity.name: [] for entity in world.skin.entities}
+        """By type of entity, the types and links by which a visible tool lists what leads to one, with the tool."""
+        for entity, word, tool in listed:
+            self.lists[_target(world, entity, word)].append((entity, word, tool))
+        self._links = {
+            entity.name: [link for link in entity.links if link.name in self.readable[entity.name]]
             for entity in world.skin.entities
         }
-
-    def reads(self, entity: str, word: str) -> bool:
-        """Whether a visible tool reads a column."""
-        return Operation("field", entity, word) in self.tools or Operation("record", entity) in self.tools
 
     def ways(self, plan: Node, limit: int) -> dict[Place, Way]:
         """The cheapest way to each entity that takes at most `limit` calls; the plan's anchors are known."""
@@ -126,7 +125,7 @@ class Reach:
         entity, key = place
         for link in self._links[entity]:
             yield 1, (link.to, self.world.read(entity, key, link.name)), ("to", link.name)
-        for other, link_name, tool in self._inverse[entity]:
+        for other, link_name, tool in self.lists[entity]:
             for position, member in enumerate(self.world.members(other, link_name, key)):
                 yield tool.pages_of(position + 1), (other, member), ("member", other, link_name, str(position))
 
@@ -140,8 +139,7 @@ def follow(steps: Steps, world: World) -> Place | None:
             case ("at", entity, key):
                 pass
             case ("to", link):
-                to = next(each.to for each in world.skin.entity(entity).links if each.name == link)
-                entity, key = to, str(world.read(entity, key, link))
+                entity, key = _target(world, entity, link), str(world.read(entity, key, link))
             case ("member", other, link, _):
                 keys = world.members(other, link, key)
                 entity = other
@@ -194,7 +192,11 @@ class _Search:
         self.world, self.others, self.tools, self.calls = world, others, tools, calls
         self.arithmetic = int(any(isinstance(node, Combine) and node.tool for node in plan.walk()))
         """The calls that it takes to add or subtract two numbers."""
-        self.reach = Reach(world, tools)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What the tools lead to."""
+        return Reach(self.world, self.tools)
 
     def filtered(self, plan: Scalar) -> int | None:
         """The plan with one filter done by the other means that there is."""
@@ -291,14 +293,11 @@ class _Search:
     def _listed(self, known: Mapping[Place, Way], answer: list[Any], answers: Answers) -> int | None:
         """One list that is the answer."""
         for (entity, key), way in known.items():
-            for other, link in links_to(self.world.skin, entity):
-                tool = self.tools.get(Operation("members", other.name, link.name))
-                if tool is None or way.cost + tool.pages_of(len(answer)) >= self.calls:
-                    continue
-                if sorted(self.world.members(other.name, link.name, key)) == answer and self._holds(
-                    _lister(way.steps, other.name, link.name), answers
-                ):
-                    return way.cost + tool.pages_of(len(answer))
+            for other, link, tool in self.reach.lists[entity]:
+                cost = way.cost + tool.pages_of(len(answer))
+                same = cost < self.calls and sorted(self.world.members(other, link, key)) == answer
+                if same and self._holds(_lister(way.steps, other, link), answers):
+                    return cost
         return None
 
 
@@ -313,6 +312,11 @@ class _Leading(Many):
     def value(self, world: World) -> list[Key]:
         keys, target = self.source.value(world), self.target.value(world)
         return [key for key in keys if world.read(self.entity.name, key, self.link.name) == target]
+
+
+def _target(world: World, entity: str, link: str) -> str:
+    """The type of entity that a link leads to."""
+    return next(each.to for each in world.skin.entity(entity).links if each.name == link)
 
 
 def _reader(steps: Steps, column: str) -> Read:

@@ -28,9 +28,10 @@ from recall.synth.procedural.scalars import (
 )
 from recall.synth.procedural.several import MOST, DeadEndError, Several
 from recall.synth.procedural.skins.schema import Entity, Field, Link
+from recall.synth.procedural.terrain import Terrain
 from recall.synth.procedural.tools import Operation, Tool
 from recall.synth.procedural.units import conversions
-from recall.synth.procedural.world import Key, World, links_to
+from recall.synth.procedural.world import Key
 
 __all__ = ["DeadEndError", "Form", "Grower"]
 
@@ -42,10 +43,11 @@ class Grower:
     """Grows plans over one world."""
 
     def __init__(
-        self, rng: random.Random, world: World, recipe: Recipe, rates: Mapping[str, float],
+        self, rng: random.Random, terrain: Terrain, recipe: Recipe, rates: Mapping[str, float],
         tools: Mapping[Operation, Tool],
     ) -> None:  # fmt: skip
-        self.rng, self.world, self.recipe, self.rates, self.tools = rng, world, recipe, rates, tools
+        self.rng, self.terrain, self.recipe, self.rates, self.tools = rng, terrain, recipe, rates, tools
+        self.world = terrain.world
         self.operators = frozenset[Operator](recipe.operators)
         self.several = Several(self)
 
@@ -85,7 +87,7 @@ class Grower:
 
     def any_key(self, entity: Entity) -> Key:
         """Any entity of a type."""
-        return pick(self.rng, [*self.world.keys(entity.name)])
+        return pick(self.rng, self.terrain.keys[entity.name])
 
     def lead(self, entity: Entity, key: Key, calls: int) -> One:
         """A way of so many calls from what a question names to an entity.
@@ -113,16 +115,13 @@ class Grower:
     ) -> tuple[Entity, Link, Key]:
         """What leads to an entity by a link that no step has taken yet, from where no step has been."""
         taken = {link.name for link, _ in steps}
-        options = [(other, link) for other, link in self._links_to(entity) if link.name not in taken]
+        options = [(other, link) for other, link in self.terrain.links_to[entity.name] if link.name not in taken]
         while options:
             other, link = options.pop(int(self.rng.random() * len(options)))
             found = [m for m in self.world.members(other.name, link.name, key) if (other.name, m) not in met]
             if found:
                 return other, link, pick(self.rng, found)
         raise DeadEndError
-
-    def _links_to(self, entity: Entity) -> list[tuple[Entity, Link]]:
-        return links_to(self.world.skin, entity.name)
 
     def _begin(self, calls: int) -> tuple[Literal["anchor", "whichever", "conditional"], int]:
         """How a way begins, and the calls that this takes: an odd number where a name is looked up."""
@@ -140,7 +139,7 @@ class Grower:
         if begin == "anchor":
             return self.anchor(entity, key, looked_up=looked_up)
         judged = entity if begin == "whichever" else pick(self.rng, self.world.skin.entities)
-        ordered = [field for field in judged.fields if field.kind.ordered]
+        ordered = self.terrain.ordered[judged.name]
         if not ordered:
             raise DeadEndError
         column = pick(self.rng, ordered)
@@ -187,7 +186,7 @@ class Grower:
 
     def number(self, calls: int, fits: Callable[[Kind], bool]) -> Read:
         """A column of an entity a few hops away, of a kind that fits."""
-        columns = [(entity, f) for entity in self.world.skin.entities for f in entity.fields if fits(f.kind)]
+        columns = [pair for pair in self.terrain.fields if fits(pair[1].kind)]
         if not columns or calls < 1:
             raise DeadEndError
         entity, column = pick(self.rng, columns)
@@ -218,9 +217,9 @@ class Grower:
     def top(self, calls: int) -> Scalar:
         """Something about the largest or smallest of several."""
         hops = int("hop" in self.operators and self.rng.random() < 0.4)
-        source = self.several.of(calls - 1 - hops, 1, lambda e: any(f.kind.ordered for f in e.fields))
+        source = self.several.of(calls - 1 - hops, 1, lambda entity: bool(self.terrain.ordered[entity.name]))
         looked_at = getattr(source, "column", None)
-        ordered = [field for field in source.entity.fields if field.kind.ordered and field is not looked_at]
+        ordered = [field for field in self.terrain.ordered[source.entity.name] if field is not looked_at]
         if not ordered:
             raise DeadEndError
         column = pick(self.rng, ordered)
@@ -334,6 +333,6 @@ class Grower:
         then = plan.then
         assert isinstance(then, Total | Times)
         found = then.source.value(plan.after(self.world))
-        if not 1 <= len(found) <= MOST or then.value(self.world) == plan.value(self.world):
+        if not 2 <= len(found) <= MOST or then.value(self.world) == plan.value(self.world):
             raise DeadEndError
         return plan

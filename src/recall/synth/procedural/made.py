@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from recall.sandbox.local import LocalSandbox
 from recall.synth.made import Made
@@ -21,19 +22,15 @@ def make(recipe: Recipe, seed: int, split: str, numbers: range) -> Sequence[Made
         RuntimeError: the sandbox finds a task of ours to be wrong, which is a bug.
     """
     tasks = ProceduralTasks(recipe, seed=seed, split=split)
-    made = [
-        Made(number, attempt.task, attempt.gate, attempt.reason)
-        for number in numbers
-        for attempt in tasks.attempts(number)
-    ]
-    certified = [each.task for each in made if each.task is not None]
-    for task, problem in zip(certified, asyncio.run(_replayed(certified)), strict=True):
+    attempts = [(number, attempt) for number in numbers for attempt in tasks.attempts(number)]
+    certified = [(attempt.task, attempt.results) for _, attempt in attempts if attempt.task is not None]
+    for (task, _), problem in zip(certified, asyncio.run(_replayed(certified)), strict=True):
         if problem:
             raise RuntimeError(f"{task.id}: in the sandbox {problem}")
-    return made
+    return [Made(number, attempt.task, attempt.gate, attempt.reason) for number, attempt in attempts]
 
 
-async def _replayed(tasks: Sequence[Task]) -> list[str]:
+async def _replayed(tasks: Sequence[tuple[Task, Sequence[Any]]]) -> list[str]:
     sandbox = LocalSandbox()
     try:
         return await replay(sandbox, tasks)

@@ -87,8 +87,8 @@ STEPS: Ways = (
 )  # fmt: skip
 
 TOPS: Ways = (
-    "the one of {many} with the {most} {noun}", "whichever of {many} has the {most} {noun}",
-    "that one of {many} whose {noun} is the {most}", "the one with the {most} {noun} among {many}",
+    "the one with the {most} {noun} among {many}", "whichever of {many} has the {most} {noun}",
+    "that one of {many} whose {noun} is the {most}", "the one of {many} with the {most} {noun}",
 )  # fmt: skip
 TOPS_APART: Ways = (
     "Among {many}, pick the one with the {most} {noun}.",
@@ -146,7 +146,7 @@ DAYS: Ways = (
 LATER: Ways = (
     "the date {days} days after {day}", "the day that comes {days} days after {day}",
     "what date it is {days} days after {day}", "the date of the day {days} days past {day}",
-    "which date falls {days} days after {day}", "the date that {day} plus {days} days gives",
+    "which date falls {days} days after {day}", "the date {days} days later than {day}",
 )  # fmt: skip
 CONVERSIONS: Ways = (
     "{source}, converted into {currency} and rounded to two decimals",

@@ -6,8 +6,9 @@ apart, so that each checks the other. Nodes stand for one entity (`One`), severa
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, ClassVar, get_args
 
 from recall.synth.procedural.kinds import Kind
 from recall.synth.procedural.skins.schema import Entity, Label, Link, States
@@ -24,12 +25,21 @@ class Node:
     operator: ClassVar[str] = ""
     """The operator of the recipe that it belongs to; empty for what every plan may have."""
 
+    @classmethod
+    @cache
+    def _part_names(cls) -> tuple[str, ...]:
+        """The fields that hold nodes."""
+        held = {each.name: get_args(each.type) or (each.type,) for each in fields(cls)}
+        return tuple(
+            name
+            for name, kinds in held.items()
+            if any(isinstance(kind, type) and issubclass(kind, Node) for kind in kinds)
+        )
+
     @property
     def parts(self) -> tuple["Node", ...]:
         """The nodes right below it."""
-        names: tuple[str, ...] = self.__match_args__
-        found = (getattr(self, name) for name in names)
-        return tuple(part for part in found if isinstance(part, Node))
+        return tuple([getattr(self, name) for name in self._part_names()])
 
     def walk(self) -> Iterator["Node"]:
         """The node and all below it."""
@@ -41,17 +51,16 @@ class Node:
         """The same tree with another node in the place of one of its own."""
         if self is old:
             return new
-        names: tuple[str, ...] = self.__match_args__
-        parts = {name: part for name in names if isinstance(part := getattr(self, name), Node)}
-        changed = {name: made for name, part in parts.items() if (made := part.with_part(old, new)) is not part}
+        parts = zip(self._part_names(), self.parts, strict=True)
+        changed = {name: made for name, part in parts if (made := part.with_part(old, new)) is not part}
         return replace(self, **changed) if changed else self
 
     @property
     def template(self) -> str:
         """The tree without its words; two plans of one template differ in vocabulary alone."""
         detail = self._detail()
-        name = type(self).__name__.lower() + (f":{detail}" if detail else "")
-        return f"{name}({','.join(part.template for part in self.parts)})" if self.parts else name
+        name, parts = type(self).__name__.lower() + (f":{detail}" if detail else ""), self.parts
+        return f"{name}({','.join([part.template for part in parts])})" if parts else name
 
     def _detail(self) -> str:
         return ""

@@ -6,11 +6,9 @@ nothing else, by a letter where it could.
 """
 
 import random
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from recall.synth.procedural import phrases
+from recall.synth.procedural.discourse import Discourse
 from recall.synth.procedural.english import a, beyond, comparative, in_time, superlative
 from recall.synth.procedural.phrases import Ways
 from recall.synth.procedural.plans import (
@@ -23,7 +21,6 @@ from recall.synth.procedural.plans import (
     Labelled,
     Many,
     Members,
-    Node,
     One,
     Scalar,
     Targets,
@@ -47,37 +44,9 @@ from recall.synth.procedural.scalars import (
 )
 
 _CLAUSES = ("how ", "by how ", "what ", "which ")
-_MARK = "\x00{}\x00"
-_MARKED = re.compile("\x00(\\d+)\x00")
 
 
-@dataclass
-class _Handle:
-    """Something that a sentence of its own introduced."""
-
-    noun: str
-    """What it is called afterwards."""
-    several: bool
-    word: str
-    """What stands before the noun where it alone is clear: `that`, `these`, `the chosen`."""
-    at: int
-    """The number of the sentence that introduced it."""
-    letter: str = ""
-
-    def __str__(self) -> str:
-        if not self.letter:
-            return f"{self.word} {self.noun}"
-        return f"the {self.noun} of group {self.letter}" if self.several else f"{self.noun} {self.letter}"
-
-    @property
-    def naming(self) -> str:
-        """The sentence that gives it its letter."""
-        if not self.letter:
-            return ""
-        return f" Call them group {self.letter}." if self.several else f" Call it {self.noun} {self.letter}."
-
-
-class Voice:
+class Voice(Discourse):
     """Says one plan."""
 
     def __init__(self, rng: random.Random, *, plain: bool = False, ids: bool = False) -> None:
@@ -88,11 +57,8 @@ class Voice:
             plain: in one phrase of genitives.
             ids: entities are known by ids, so that it has to be said where a name is wanted.
         """
-        self.rng, self.plain, self.ids = rng, plain, ids
-        self._sentences: list[str] = []
-        self._handles: list[_Handle] = []
-        self._known: dict[int, str] = {}
-        """By the identity of a node, the mark of its handle."""
+        super().__init__(rng)
+        self.plain, self.ids = plain, ids
         self._operands = 0
         """How many constructions with two operands are open."""
         self._hops = 0
@@ -109,45 +75,10 @@ class Voice:
         clauses = [] if self.plain else self._form(plan)
         if unknowable:
             clauses.append(self._way(phrases.UNKNOWN))
-        self._name()
-        return " ".join([*map(self._unmarked, self._with_names()), *clauses])
-
-    # Sentences and what they introduce
-
-    def _way(self, ways: Sequence[str]) -> str:
-        return ways[int(self.rng.random() * len(ways))]
+        return " ".join([self.text(), *clauses])
 
     def _chance(self, share: float) -> bool:
         return not self.plain and self.rng.random() < share
-
-    def _say(self, sentence: str) -> None:
-        self._sentences.append(sentence[0].upper() + sentence[1:])
-
-    def _introduced(self, node: Node, sentence: str, noun: str, word: str) -> str:
-        """Say a sentence that introduces a node; the mark by which it is referred to."""
-        self._say(sentence)
-        self._handles.append(_Handle(noun, isinstance(node, Many), word, len(self._sentences) - 1))
-        self._known[id(node)] = _MARK.format(len(self._handles) - 1)
-        return self._known[id(node)]
-
-    def _name(self) -> None:
-        """Give letters to what its noun alone could be mistaken for something else."""
-        counts: dict[str, int] = {}
-        for handle in self._handles:
-            counts[handle.noun] = counts.get(handle.noun, 0) + 1
-        letters = iter("ABCDEFGH")
-        for handle in self._handles:
-            said = self._sentences[handle.at].lower()
-            repeated = len(re.findall(rf"\b{re.escape(handle.noun.lower())}\b", said)) > 1
-            if counts[handle.noun] > 1 or (repeated and not handle.several and handle.word == "that"):
-                handle.letter = next(letters)
-
-    def _with_names(self) -> list[str]:
-        names = {handle.at: handle.naming for handle in self._handles}
-        return [f"{sentence}{names.get(number, '')}" for number, sentence in enumerate(self._sentences)]
-
-    def _unmarked(self, text: str) -> str:
-        return _MARKED.sub(lambda found: str(self._handles[int(found[1])]), text)
 
     # The question itself
 
@@ -336,12 +267,16 @@ class Voice:
 
     def _top(self, node: Top) -> str:
         apart = self._operands > 0 or self._hops > 1 or self._chance(0.5)
+        self._operands += 1
+        many = self.many(node.source)
+        self._operands -= 1
+        simple = isinstance(node.source, Members) and isinstance(node.source.source, Anchor) and " wh" not in many
         words = {
-            "many": self.many(node.source), "noun": node.column.noun,
+            "many": many, "noun": node.column.noun,
             "most": superlative(node.column.kind, largest=node.largest),
         }  # fmt: skip
         if not apart:
-            return self._way(phrases.TOPS).format(**words)
+            return self._way(phrases.TOPS if simple else phrases.TOPS[:1]).format(**words)
         return self._introduced(node, self._way(phrases.TOPS_APART).format(**words), node.entity.noun, "the chosen")
 
     # Several entities
@@ -359,12 +294,11 @@ class Voice:
             case Members():
                 said = self._members(node)
             case Labelled():
-                that = self._labelled(node.label.noun, node.label.phrase, node.word)
-                said = f"the {node.entity.plural} {that}"
+                said = f"the {node.entity.plural} {self._labelled(node)}"
             case Between():
                 said = self._between(node)
             case Where():
-                return self._kept(node, node.source, self._labelled(node.label.noun, node.label.phrase, node.word))
+                return self._kept(node, node.source, self._labelled(node))
             case Above():
                 return self._kept(node, node.source, self._bounded(node))
             case Both():
@@ -383,11 +317,13 @@ class Voice:
         ways = list(phrases.MEMBERS if short else phrases.MEMBERS[:2])
         if short or node.link.inverse.endswith("{}"):
             ways += [node.link.inverse.replace("{}", "{one}")] * len(ways)
-        return f"the {self._way(ways).format(plural=node.entity.plural, noun=node.link.noun, one=one)}"
+        said = self._way(ways).format(plural=node.entity.plural, noun=node.link.noun, one=one)
+        return f"the {_whom(said, node)}"
 
-    def _labelled(self, noun: str, phrase: str, word: str) -> str:
-        own = phrase.replace("{}", "{word}")
-        return self._way((own, own, *phrases.LABELLED)).format(noun=noun, word=word)
+    def _labelled(self, node: Labelled | Where) -> str:
+        own = node.label.phrase.replace("{}", "{word}")
+        said = self._way((own, own, *phrases.LABELLED)).format(noun=node.label.noun, word=node.word)
+        return _whom(said, node)
 
     def _between(self, node: Between) -> str:
         kind = node.column.kind
@@ -399,11 +335,12 @@ class Voice:
 
     def _bounded(self, node: Above) -> str:
         kind = node.column.kind
-        return self._way(phrases.BOUNDED).format(
+        said = self._way(phrases.BOUNDED).format(
             noun=node.column.noun, a_noun=a(node.column.noun), bound=node.bound,
             unit=f" {kind.unit}" if kind.unit else "", more=comparative(kind, larger=node.above),
             beyond=beyond(kind, above=node.above),
         )  # fmt: skip
+        return _whom(said, node)
 
     def _kept(self, node: Many, source: Many, that: str) -> str:
         simple = isinstance(source, Members) and isinstance(source.source, Anchor) and not self._operands
@@ -426,12 +363,18 @@ class Voice:
         }  # fmt: skip
         if self._operands or self._chance(0.5):
             said = self._way(phrases.TARGETS_APART).format(**words)
-            return self._introduced(node, said, node.entity.plural, "these")
+            unclear = node.entity is node.source.entity
+            return self._introduced(node, said, node.entity.plural, "these", unclear=unclear)
         return self._way(phrases.TARGETS).format(**words)
 
 
 def _same_column(left: Scalar, right: Scalar) -> bool:
     return isinstance(left, Read) and isinstance(right, Read) and left.column is right.column
+
+
+def _whom(text: str, node: Many) -> str:
+    """Persons are referred to as such."""
+    return text.replace("for which", "for whom") if node.entity.named == "person" else text
 
 
 def _lower(text: str) -> str:

@@ -2,93 +2,114 @@
 agent's calls pass.
 """
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recall import answers
-from recall.programs import ATTEMPTS, Item, ProgramError, resolve
-from recall.sandbox.base import CallResult, Sandbox, Session
+from recall.programs import ATTEMPTS, ProgramError, resolve
+from recall.sandbox.base import Sandbox, Session
 from recall.synth.procedural.certify import bare
-from recall.synth.procedural.source import RESET
 from recall.types import CallStatus, Task
 
-AT_ONCE = 8
-"""Sessions open at a time."""
-TIMEOUT_S = 20.0
-"""For one call; generous, as other work may have the processors."""
+TIMEOUT_S = 120.0
+"""For the tasks of one world; generous, as other work may have the processors."""
+_PLAYER = f"""
+import json
 
 
-async def replay(sandbox: Sandbox, tasks: Sequence[Task]) -> list[str]:
+def play(source, episodes):
+    space = {{}}
+    exec(compile(source, "tools", "exec"), space)
+    rows = json.dumps(space["_ROWS"])
+    return [_play(space, rows, calls) for calls in episodes]
+
+
+def _play(space, rows, calls):
+    space["_ROWS"].clear()
+    space["_ROWS"].update(json.loads(rows))
+    space.get("_CALLED", {{}}).clear()
+    results = [_call(space[name], arguments, again) for name, arguments, again in calls]
+    return [results, space["_changes"]() if "_changes" in space else None]
+
+
+def _call(function, arguments, again):
+    for attempt in range({ATTEMPTS} if again else 1):
+        try:
+            return ["ok", json.loads(json.dumps(function(**arguments)))]
+        except Exception as fault:
+            said = f"{{type(fault).__name__}}: {{fault}}"
+    return ["exception", said]
+"""
+"""What plays the episodes of a world within a session, each from the first state on: a session for each would take
+twice the time of everything else.
+"""
+
+
+async def replay(sandbox: Sandbox, tasks: Sequence[tuple[Task, Sequence[Any]]]) -> list[str]:
     """What is wrong with each task's reference program, in a few words; empty where it gives the answer.
-
-    Tasks that share a source share a session, whose state is set back to the first after each that may have changed it.
 
     Args:
         sandbox: where the sources run.
-        tasks: what to replay.
+        tasks: each with what its calls returned where it was made, which they have to return again.
 
     Raises:
         SandboxError: the sandbox failed.
     """
     shared: dict[str, list[int]] = {}
-    for number, task in enumerate(tasks):
+    for number, (task, _) in enumerate(tasks):
         shared.setdefault(task.env, []).append(number)
     problems = [""] * len(tasks)
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def together(source: str, numbers: Sequence[int]) -> None:
-        async with gate:
-            session = await sandbox.open(source + RESET)
-            try:
-                for number in numbers:
-                    problems[number] = await _replayed(session, tasks[number])
-            finally:
-                await session.close()
-
-    async with asyncio.TaskGroup() as group:
+    session = await sandbox.open(_PLAYER)
+    try:
         for source, numbers in shared.items():
-            group.create_task(together(source, numbers))
+            found = await _played(session, source, [tasks[number] for number in numbers])
+            for number, problem in zip(numbers, found, strict=True):
+                problems[number] = problem
+    finally:
+        await session.close()
     return problems
 
 
-async def _replayed(session: Session, task: Task) -> str:
-    results: list[Any] = []
-    retried = any(item.get("retry") for item in task.reference)
+async def _played(session: Session, source: str, tasks: Sequence[tuple[Task, Sequence[Any]]]) -> list[str]:
+    """What is wrong with each of some tasks of one source."""
     try:
-        for item in task.reference:
-            if "name" not in item:
-                results.append(resolve(item["value"], results))
-                continue
-            arguments = {name: resolve(value, results) for name, value in item["arguments"].items()}
-            result = await _called(session, item, arguments)
-            if result.status is not CallStatus.OK:
-                return f"a call ends with {result.status.value}"
-            results.append(result.result)
-        return await _compared(session, task, results)
-    except ProgramError:
-        return "the program does not run"
-    finally:
-        if task.changes is not None or retried:
-            await session.call("_reset", {}, timeout_s=TIMEOUT_S)
+        episodes = [_calls(task, results) for task, results in tasks]
+    except ProgramError as fault:
+        return [f"the program does not run: {fault}"] * len(tasks)
+    played = await session.call("play", {"source": source, "episodes": episodes}, timeout_s=TIMEOUT_S)
+    if played.status is not CallStatus.OK:
+        return [f"the source ends with {played.status.value}: {played.error}"] * len(tasks)
+    return [
+        _problem(task, expected, results, changes)
+        for (task, expected), (results, changes) in zip(tasks, played.result, strict=True)
+    ]
 
 
-async def _compared(session: Session, task: Task, results: Sequence[Any]) -> str:
-    last = bare(results[-1])
-    answer = last if isinstance(last, str) else json.dumps(last, ensure_ascii=False)
-    if not answers.equal(answer, task.ground_truth, task.answer_type):
+def _calls(task: Task, results: Sequence[Any]) -> list[tuple[str, Mapping[str, Any], bool]]:
+    """The calls of a program, with the arguments that they have when each returns what it should."""
+    return [
+        (
+            item["name"],
+            {name: resolve(value, results[:number]) for name, value in item["arguments"].items()},
+            "retry" in item,
+        )
+        for number, item in enumerate(task.reference)
+        if "name" in item
+    ]
+
+
+def _problem(task: Task, expected: Sequence[Any], results: Sequence[tuple[str, Any]], changes: Any) -> str:
+    for (status, result), value in zip(results, expected, strict=True):
+        if status != "ok":
+            return f"a call ends with {status}"
+        if result != value:
+            return "another result comes out"
+    last = task.reference[-1]
+    answer = bare(results[-1][1] if "name" in last else resolve(last["value"], expected))
+    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    if not answers.equal(text, task.ground_truth, task.answer_type):
         return "another answer comes out"
-    if task.changes is not None:
-        found = await session.call("_changes", {}, timeout_s=TIMEOUT_S)
-        if found.status is not CallStatus.OK or found.result != task.changes:
-            return "another state comes out"
+    if changes not in (None, {}) or task.changes is not None:
+        return "" if changes == task.changes else "another state comes out"
     return ""
-
-
-async def _called(session: Session, item: Item, arguments: Mapping[str, Any]) -> CallResult:
-    for _ in range(ATTEMPTS if item.get("retry") else 1):
-        result = await session.call(item["name"], arguments, timeout_s=TIMEOUT_S)
-        if result.status is not CallStatus.EXCEPTION:
-            break
-    return result

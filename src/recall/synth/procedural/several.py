@@ -33,7 +33,7 @@ class Several:
 
     def __init__(self, grower: Grower) -> None:
         self.grower, self.rng, self.world = grower, grower.rng, grower.world
-        self.operators = grower.operators
+        self.operators, self.terrain = grower.operators, grower.terrain
 
     def of(self, calls: int, per: int, fits: Fits = lambda _: True) -> Many:
         """From two to `MOST` entities of a type that fits.
@@ -66,7 +66,7 @@ class Several:
         return tool.pages_of(count)
 
     def _link(self, fits: Fits) -> tuple[Entity, Link]:
-        links = [(entity, link) for entity, link in self.world.skin.links if fits(entity)]
+        links = [pair for pair in self.terrain.links if fits(pair[0])]
         if not links:
             raise DeadEndError
         return pick(self.rng, links)
@@ -80,7 +80,7 @@ class Several:
         """What leads to an entity some hops away, as many as the calls allow."""
         entity, link = self._link(fits)
         options = []
-        for count, targets in self.world.by_size(entity.name, link.name).items():
+        for count, targets in self.terrain.by_size(entity.name, link.name).items():
             rest = calls - self._pages("members", entity, link.name, count) - per * count
             if 2 <= count <= MOST and rest >= 0:
                 options.append((targets, rest))
@@ -109,11 +109,11 @@ class Several:
             label = pick(self.rng, entity.labels)
             node = Labelled(entity, label, pick(self.rng, label.values))
             return node, self._pages("where", entity, label.name, len(node.value(self.world)))
-        ordered = [field for field in entity.fields if field.kind.ordered]
+        ordered = self.terrain.ordered[entity.name]
         if not ordered or "range" not in self.operators:
             raise DeadEndError
         column = pick(self.rng, ordered)
-        values = sorted({*self.world.column(entity.name, column.name).values()})
+        values = self.terrain.values(entity.name, column.name)
         if len(values) < 6:
             raise DeadEndError
         first = self.rng.randrange(1, len(values) - 4)
@@ -152,7 +152,7 @@ class Several:
             node, cost = self._all(fits)
             return node.entity, None, "", node, cost
         entity, link = self._link(fits)
-        sizes = self.world.by_size(entity.name, link.name)
+        sizes = self.terrain.by_size(entity.name, link.name)
         count = pick(self.rng, [*sizes])
         target = pick(self.rng, sizes[count])
         members = Members(entity, self.grower.anchor(self.world.skin.entity(link.to), target), link)
@@ -174,7 +174,7 @@ class Several:
                 by_list = Where(entity, source, label, word, by_list=True)
                 return by_list, self._pages("where", entity, label.name, count)
             return Where(entity, source, label, word, by_list=False), len(keys)
-        ordered = [field for field in entity.fields if field.kind.ordered and field not in looked_at]
+        ordered = [field for field in self.terrain.ordered[entity.name] if field not in looked_at]
         if not ordered or "range" not in self.operators:
             raise DeadEndError
         column = pick(self.rng, ordered)
@@ -188,7 +188,7 @@ class Several:
 
     def _both(self, calls: int, per: int, fits: Fits) -> Many:
         """What leads to two entities at once, each by a link of its own."""
-        for _ in range(_TRIES):
+        for _ in range(4 * _TRIES):
             entity, link = self._link(fits)
             others = [other for other in entity.links if other is not link]
             if not others:
@@ -209,7 +209,7 @@ class Several:
 
     def _targets(self, calls: int, per: int, fits: Fits) -> Many:
         """Where several entities lead by a link."""
-        links = [(entity, link) for entity, link in self.world.skin.links if fits(self.world.skin.entity(link.to))]
+        links = [(entity, link) for entity, link in self.terrain.links if fits(self.world.skin.entity(link.to))]
         if not links:
             raise DeadEndError
         for _ in range(_TRIES):

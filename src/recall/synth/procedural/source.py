@@ -53,21 +53,17 @@ def _changes():
                     changes[f"{kind}/{key}/{name}"] = value
     return changes
 """
-RESET = """
-
-_KEPT = json.dumps(_ROWS)
-
-
-def _reset():
-    _ROWS.clear()
-    _ROWS.update(json.loads(_KEPT))
-    globals().get("_CALLED", {}).clear()
-"""
-"""Sets everything back to the first; added where several episodes are played in one session."""
 
 
 def source_of(tables: Tables, tools: Iterable[Tool], style: Style, *, changing: bool) -> str:
-    """Python source that defines the tools over the rows."""
+    """Python source that defines the tools over the rows.
+
+    Args:
+        tables: the rows; those of no tool are left out.
+        tools: what it defines.
+        style: decides what they share.
+        changing: define `_changes`, which tells what an episode left behind.
+    """
     tools = list(tools)
     parts = [PRELUDE.format(data=repr(json.dumps(tables, ensure_ascii=False))), ROW]
     if style.page_size:

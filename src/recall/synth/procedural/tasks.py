@@ -5,15 +5,15 @@ held out from training is decided by hashes of structure, so that no structure o
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from recall.errors import ConfigError
 from recall.synth.procedural import skins
-from recall.synth.procedural.block import Block, Label
+from recall.synth.procedural.block import Block, Certified, Label
 from recall.synth.procedural.certify import RejectedError
 from recall.synth.procedural.grow import DeadEndError
 from recall.synth.procedural.recipe import Recipe
@@ -34,6 +34,8 @@ NEW_TEMPLATES = 0.15
 """The part of all templates that only `new_templates` has."""
 _TRIES = 800
 """Draws for one task before its whole block is drawn anew."""
+_WORLDS = 100
+"""Worlds that are drawn for the tasks of one, before the recipe is said to ask for too much."""
 _TRIES_A_FORM = 100
 """Draws of one form, two thirds of them for exactly the calls wanted, before another is drawn. Forms that seldom come
 to the number wanted would be rare otherwise."""
@@ -46,6 +48,8 @@ class Attempt:
     task: Task | None
     gate: str = ""
     reason: str = ""
+    results: tuple[Any, ...] = ()
+    """What each call of the task's reference program returned; the sandbox has to return the same."""
 
 
 class ProceduralTasks:
@@ -61,31 +65,52 @@ class ProceduralTasks:
             raise ConfigError(f"split {split!r}: accepted are {', '.join(SPLITS)}")
         self.recipe = _of_split(recipe, split)
         self.seed, self.split = seed, split
-        self._made = lru_cache(maxsize=4)(self._block)
+        self._made = lru_cache(maxsize=4)(self._world)
 
     def __getitem__(self, index: int) -> Task:
         """The task numbered `index`, from 0."""
-        return self.attempts(index)[-1].task  # type: ignore[return-value]
+        task = self.attempts(index)[-1].task
+        assert task is not None, "the last try is the task"
+        return task
 
     def take(self, count: int, *, start: int = 0) -> list[Task]:
         """The tasks numbered `start` to `start + count - 1`."""
         return [self[start + offset] for offset in range(count)]
 
     def attempts(self, index: int) -> list[Attempt]:
-        """The tries for the task numbered `index`; the last is the task."""
+        """The tries for the task numbered `index`; the last is the task.
+
+        Raises:
+            ConfigError: the recipe asks for what cannot be found.
+        """
         number, slot = divmod(index, self.recipe.tasks_per_world)
-        tried: list[Attempt] = []
-        for again in range(100):
-            block = self._made(number, again)
-            rng = random.Random(f"{self._key}/{number}/{again}/{slot}")
-            task = self._task(block, rng, index, tried)
-            if task is not None:
-                return [*tried, Attempt(task)]
-        raise ConfigError(f"recipe: no {self.split} task was found in {len(tried)} tries; it asks for too much")
+        return self._made(number)[slot]
 
     @property
     def _key(self) -> str:
         return f"procedural/{self.split}/{self.seed}/{digest(self.recipe.model_dump_json())}"
+
+    def _world(self, number: int) -> list[list[Attempt]]:
+        """The tries for each task of a world. What finds no place in it gets another world."""
+        size = self.recipe.tasks_per_world
+        made: list[list[Attempt]] = [[] for _ in range(size)]
+        pending = [*range(size)]
+        for again in range(_WORLDS):
+            block = self._block(number, again)
+            found: dict[int, Certified] = {}
+            for slot in pending:
+                rng = random.Random(f"{self._key}/{number}/{again}/{slot}")
+                certified = self._certified(block, rng, number * size + slot, made[slot])
+                if certified is not None:
+                    found[slot] = certified
+            tasks = block.with_source([*found.values()])
+            for (slot, certified), task in zip(found.items(), tasks, strict=True):
+                made[slot].append(Attempt(task, results=certified.results))
+            pending = [slot for slot in pending if slot not in found]
+            if not pending:
+                return made
+        tries = sum(map(len, made))
+        raise ConfigError(f"recipe: no {self.split} task was found in {tries} tries; it asks for too much")
 
     def _block(self, number: int, again: int) -> Block:
         rng = random.Random(f"{self._key}/{number}/{again}")
@@ -94,7 +119,7 @@ class ProceduralTasks:
         pool = held_out if self.split == "new_skins" else trained
         return Block(rng, self.recipe, rng.choice(pool), pool)
 
-    def _task(self, block: Block, rng: random.Random, index: int, tried: list[Attempt]) -> Task | None:
+    def _certified(self, block: Block, rng: random.Random, index: int, tried: list[Attempt]) -> Certified | None:
         """A task of a block, or None when none came of many tries, which are added to `tried`."""
         grower = block.grower(rng)
         label = Label(self.split, self.seed, index)
@@ -137,10 +162,3 @@ def _of_split(recipe: Recipe, split: str) -> Recipe:
     if split == "more_tools":
         return recipe.model_copy(update={"tools": (recipe.tools[0] * 2, recipe.tools[1] * 2)})
     return recipe
-
-
-def iter_made(tasks: ProceduralTasks, indices: Sequence[int]) -> Iterator[tuple[int, Attempt]]:
-    """Every try for the tasks of these numbers, in order."""
-    for index in indices:
-        for attempt in tasks.attempts(index):
-            yield index, attempt

@@ -14,7 +14,7 @@ from recall.synth.procedural.kinds import Kind
 from recall.synth.procedural.recipe import Recipe
 from recall.synth.procedural.skins.schema import Entity, Link
 from recall.synth.procedural.style import Style
-from recall.synth.procedural.world import NAME, World, links_to
+from recall.synth.procedural.world import NAME, World
 from recall.types import ToolSpec
 
 Verb = Literal[
@@ -84,7 +84,8 @@ def _tools_of(rng: random.Random, maker: "_Maker", entity: Entity, recipe: Recip
         for name, noun, kind in columns(maker.world, entity):
             yield maker.value(entity, name, noun, kind)
     if "members" in recipe.operators:
-        yield from (maker.members(other, link, entity) for other, link in links_to(maker.world.skin, entity.name))
+        links = [(other, link) for other, link in maker.world.skin.links if link.to == entity.name]
+        yield from (maker.members(other, link, entity) for other, link in links)
     if "where" in recipe.operators:
         yield from (maker.where(entity, label.name, label.noun, label.values) for label in entity.labels)
     if "range" in recipe.operators:

@@ -13,7 +13,7 @@ from typing import Any
 from recall.synth.procedural import names
 from recall.synth.procedural.names import pick
 from recall.synth.procedural.recipe import Keyed, Recipe
-from recall.synth.procedural.skins.schema import Entity, Link, Skin
+from recall.synth.procedural.skins.schema import Entity, Skin
 
 Key = str
 """What identifies an entity within its type: its name or its id."""
@@ -44,7 +44,6 @@ class World:
         self.skin, self.keyed, self.named = skin, keyed, named
         self._seed, self._columns = seed, columns
         self._inverse: dict[tuple[str, str], dict[Key, list[Key]]] = {}
-        self._sizes: dict[tuple[str, str], dict[int, list[Key]]] = {}
 
     def column(self, entity: str, word: str) -> dict[Key, Any]:
         """One field, label, link or state of every entity of a type."""
@@ -77,7 +76,8 @@ class World:
 
     def read(self, entity: str, key: Key, word: str) -> Any:
         """One value."""
-        return self.column(entity, word)[key]
+        column = self._columns.get((entity, word))
+        return (self.column(entity, word) if column is None else column)[key]
 
     def members(self, entity: str, link: str, target: Key) -> list[Key]:
         """What leads to `target` by a link, in the order of the rows."""
@@ -91,15 +91,6 @@ class World:
             column = self.column(entity, link)
             for key in self.named[entity]:
                 known.setdefault(column[key], []).append(key)
-        return known
-
-    def by_size(self, entity: str, link: str) -> dict[int, list[Key]]:
-        """The targets of a link by the number of what leads to them."""
-        known = self._sizes.get((entity, link))
-        if known is None:
-            known = self._sizes[entity, link] = {}
-            for target, found in self.inverse(entity, link).items():
-                known.setdefault(len(found), []).append(target)
         return known
 
     def where(self, entity: str, word: str, value: str) -> list[Key]:
@@ -233,11 +224,6 @@ def _entities(
                 taken.add(key)
                 break
         yield key, name
-
-
-def links_to(skin: Skin, entity: str) -> list[tuple[Entity, Link]]:
-    """The links that lead to a type of entity, each with the type that has it."""
-    return [(other, link) for other, link in skin.links if link.to == entity]
 
 
 def shape_of(skin: Skin) -> str:
