@@ -19,9 +19,12 @@ from recall.datasets.qa import read_questions
 from recall.datasets.rows import read_tasks
 from recall.policy.torch.loading import load_tokenizer, resolve
 from recall.renderer import ChatMLRenderer, ResearchRenderer
+from recall.retriever.base import Passage
 from recall.retriever.build import BuildSettings, build
+from recall.retriever.fixed import FixedRetriever
 from recall.tool_calls import SEARCH, format_call, format_search
 from recall.types import ToolCall
+from test_search_tool import serving as searching
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TOKENIZER = load_tokenizer(resolve("nano"))
@@ -136,6 +139,38 @@ def test_every_method_runs_from_the_command_line_and_goes_on(
         assert manifest["retriever"] is None
 
 
+def test_the_row_in_the_sandbox_gives_the_answers_of_the_native_tool(
+    tmp_path: Path, questions: str, model: CompletionsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passages = {name: [Passage(name, f'"{name}"\n{name} is {age} years old.')] for name, age in PEOPLE.items()}
+    with searching(FixedRetriever(passages)) as service:
+        rows = []
+        for tool in ("row", "native"):
+            out = tmp_path / tool
+            arguments = ("--dataset", questions, "--out", str(out), "--retriever", service.base, "--tool", tool)
+            assert evaluate(capsys, *arguments, *by_server(model))["ages"]["em"]["mean"] == 1.0
+            lines = (out / "ages" / "results.jsonl").read_text().splitlines()
+            fields = [{k: v for k, v in json.loads(line).items() if k != "duration_s"} for line in lines]
+            rows.append(sorted(fields, key=lambda row: str(row["id"])))
+    assert rows[0] == rows[1]
+
+
+def test_a_row_is_run_with_a_native_search_and_refused_without_any(
+    tmp_path: Path, questions: str, index: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = str(tmp_path / "rows.jsonl")
+    assert main(["data", "qa", questions, rows]) == 0
+    limits = ["--limits.max_tokens", "600", "--limits.max_turns", "1", "--policy.device", "cpu"]
+    assert main(["run", "--source", rows, "--sandbox.search", index, *limits]) == 0
+    assert "[user]\nHow old is Ada?" in capsys.readouterr().out
+    assert main(["run", "--source", rows, *limits]) == 2
+    assert "give --sandbox.search (an index directory" in capsys.readouterr().err
+    assert (
+        main(["run", "--source", rows, "--sandbox.search", index, "--sandbox.search_url", "http://h:1", *limits]) == 2
+    )
+    assert "give one of the two" in capsys.readouterr().err
+
+
 def test_the_torch_engine_measures_nano(
     tmp_path: Path, questions: str, index: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +242,7 @@ def test_answers_are_judged_once_and_runs_compared(
         ),
         (["--retriever", "INDEX", "--method", "oracle"], "question 'q0': no question_decomposition"),
         (["--retriever", "nowhere"], "nowhere"),
+        (["--retriever", "INDEX", "--sandbox.search", "INDEX"], "it is --retriever that is searched"),
         (["--method", "naive", "--dataset", "hotpotqa"], "get it with: recall data download hotpotqa --to data"),
         (["--method", "naive", "--dataset", "nothing"], "'nothing' is no file; accepted: a file, or one of hotpotqa"),
         (["--method", "guess"], "--method: 'guess' is not accepted"),
