@@ -9,10 +9,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRL_VENV := .venv-trl
 TRL_STAMP := $(TRL_VENV)/.installed
+BFCL_VENV := .venv-bfcl
+BFCL_STAMP := $(BFCL_VENV)/.installed
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check bench bench-trl
+.PHONY: help setup train test test-bfcl check bench bench-trl
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +34,9 @@ train: $(STAMP) ## train on the built-in tasks; RUN=runs/NAME, ARGS="--key value
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
+test-bfcl: $(STAMP) $(BFCL_STAMP) ## run the tests that need the leaderboard's own checkers
+	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python -m pytest -q tests/test_bfcl_official.py $(ARGS)
+
 check: $(STAMP) ## formatting, lint and types, then the tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,4 +53,9 @@ $(TRL_STAMP): $(STAMP) Makefile
 	test -x $(TRL_VENV)/bin/python || $(PYTHON) -m venv $(TRL_VENV)
 	$(TRL_VENV)/bin/python -m pip install --quiet '$(TORCH)'
 	$(TRL_VENV)/bin/python -m pip install --quiet 'trl==1.16.0' "transformers==$$($(BIN)/python -c 'import transformers; print(transformers.__version__)')"
+	@touch $@
+
+# The leaderboard's package pins what no trainer can live with, so it lives alone, without its dependencies.
+$(BFCL_STAMP): $(STAMP) src/recall/evaluation/bfcl/setup.py
+	$(BIN)/python -c 'from pathlib import Path; from recall.evaluation.bfcl.setup import make; make(Path("$(BFCL_VENV)"))'
 	@touch $@

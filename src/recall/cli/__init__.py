@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "data qa": Command("recall.cli.data_qa", "Rows", "Make task rows with the search tool of questions"),
         "data report": Command("recall.cli.data", "Report", "Measure a set of tasks, and say whether its gates hold"),
         "eval": Command("recall.cli.eval", "Eval", "Measure a model on tasks that it may use tools for"),
+        "eval bfcl": Command("recall.cli.eval_bfcl", "EvalBfcl", "Play the function-calling leaderboard BFCL"),
         "eval compare": Command("recall.cli.eval_qa", "Compare", "Put runs of eval qa side by side, with paired tests"),
         "eval qa": Command("recall.cli.eval_qa", "EvalQa", "Measure multi-hop question answering with search"),
         "nano pretrain": Command(
@@ -45,6 +46,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "retriever build": Command("recall.cli.retriever", "Build", "Build an index over a corpus of passages"),
         "retriever inspect": Command("recall.cli.retriever", "Inspect", "Say what is in an index, and check its files"),
         "retriever search": Command("recall.cli.retriever", "Search", "Search an index, or a service"),
+        "retriever serve": Command("recall.cli.retriever_serve", "Serve", "Search an index for others over HTTP"),
         "run": Command("recall.cli.run", "Run", "Ask one question of a model with tools, and show what happens"),
         "sandbox serve": Command("recall.cli.sandbox", "Serve", "Run tools for others over HTTP, in the sandbox"),
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
@@ -81,6 +83,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "httptools": "serve",
         "prometheus_client": "serve",
         "aiohttp": "serve",
+        "yaml": "serve",
     }
 )
 """The extra that brings a package."""

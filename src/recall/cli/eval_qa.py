@@ -10,9 +10,10 @@ from pydantic import Field
 from recall.config import Positional, Settings
 from recall.environment import Limits
 from recall.errors import ConfigError
+from recall.evaluation.engines import ServedPolicySettings
 from recall.evaluation.local import SandboxSettings
 from recall.evaluation.qa.judge import JudgeSettings
-from recall.evaluation.qa.setup import QA_LIMITS, MethodName, Plan, QaPolicySettings
+from recall.evaluation.qa.setup import QA_LIMITS, MethodName, Plan
 from recall.retriever.open import OpenSettings
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class EvalQa(Settings):
     """Of sampling."""
     seed: int = 0
     """Of sampling."""
-    policy: QaPolicySettings = QaPolicySettings()
+    policy: ServedPolicySettings = ServedPolicySettings()
     judge: JudgeSettings = JudgeSettings()
     limits: Limits = QA_LIMITS
     open: OpenSettings = OpenSettings()

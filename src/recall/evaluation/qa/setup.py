@@ -1,6 +1,5 @@
 """Put a measurement together from settings: the policy behind its engine, the retriever, the method, the manifest."""
 
-import asyncio
 import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,13 +15,13 @@ from recall.datasets.convert import checked_url
 from recall.datasets.qa import Question
 from recall.environment import Limits, ToolEnvironments
 from recall.errors import ConfigError
-from recall.evaluation.local import PolicySettings, SandboxSettings, load
+from recall.evaluation.engines import ServedPolicySettings, open_engine
+from recall.evaluation.local import SandboxSettings
 from recall.evaluation.qa import baselines
 from recall.evaluation.qa.methods import Agent, Method
 from recall.evaluation.qa.oracle import Evidence, check_hops, oracle
 from recall.policy.base import Policy
-from recall.policy.stopping import StopAtText
-from recall.renderer import PLACEHOLDER, ChatMLRenderer, Renderer, build
+from recall.renderer import PLACEHOLDER, ChatMLRenderer, Renderer
 from recall.retriever.base import Retriever
 from recall.tools.search import NativeSearch
 from recall.types import Sampling
@@ -49,25 +48,13 @@ QA_LIMITS = Limits(max_turns=10, max_tokens=8192, max_turn_tokens=1024, max_call
 """The budget of an episode: room for nine searches of five passages of 100 words, and an answer."""
 
 
-class QaPolicySettings(PolicySettings):
-    """The model, in this process or behind a server."""
-
-    url: str = ""
-    """The address of a server of OpenAI's completions, such as http://127.0.0.1:8000/v1, `model` being its name there.
-    Its key is read from RECALL_POLICY_API_KEY."""
-    tokenizer: Path | None = None
-    """The directory of the tokenizer of a server's model, where `model` is not one."""
-    from_text: bool = False
-    """Take a server that returns text without token ids, which is good enough to measure answers."""
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is measured, besides the questions."""
 
     method: MethodName
     """How questions are answered."""
-    policy: QaPolicySettings = field(default_factory=QaPolicySettings)
+    policy: ServedPolicySettings = field(default_factory=ServedPolicySettings)
     """By whom; an oracle needs none."""
     retriever: Retriever | None = None
     """What is searched; None for methods that do not search."""
@@ -177,49 +164,9 @@ async def _engine(
     if plan.is_oracle:
         for question in questions:
             check_hops(question, _ORACLES[plan.method])
-        settings = QaPolicySettings()  # nano, of which only the tokenizer is used
-    if settings.url:
-        from recall.policy.openai import OpenAIPolicy
-
-        tokenizer = await asyncio.to_thread(_tokenizer_of, settings)
-        renderer = build(tokenizer, dialect, settings.template)
-        end = renderer.turn("")[-1]
-        server = OpenAIPolicy(
-            settings.url,
-            settings.model,
-            stop_token_ids=[end, *sorted(renderer.stop_token_ids - {end})],
-            stop_texts=renderer.stop_texts,
-            from_text=(lambda text: renderer.turn(text)[:-1]) if settings.from_text else None,
-            logprobs=False,
-        )
-        try:
-            yield _ending(server, renderer, None), renderer, _instructed(tokenizer)
-        finally:
-            await server.close()
-        return
-    for name, value in (("tokenizer", settings.tokenizer), ("from_text", settings.from_text)):
-        if value:
-            raise ConfigError(f"--policy.{name}: is for a server; give its --policy.url too")
-    from recall.policy.torch import TorchPolicy
-
-    loaded = await asyncio.to_thread(load, settings.model_copy(update={"dialect": dialect}))
-    engine = TorchPolicy(
-        loaded.model,
-        stop_token_ids=sorted(loaded.renderer.stop_token_ids),
-        dtype=None if loaded.dtype == next(loaded.model.parameters()).dtype else loaded.dtype,
-        max_batch=settings.max_batch,
-    )
-    try:
-        yield _ending(engine, loaded.renderer, 32), loaded.renderer, _instructed(loaded.tokenizer)
-    finally:
-        engine.close()
-
-
-def _ending(policy: Policy, renderer: Renderer, piece_tokens: int | None) -> Policy:
-    """The policy, with turns that end at the texts of the dialect where it has any."""
-    if not renderer.stop_texts:
-        return policy
-    return StopAtText(policy, renderer.decode, renderer.stop_texts, piece_tokens=piece_tokens)
+        settings = ServedPolicySettings()  # nano, of which only the tokenizer is used
+    async with open_engine(settings.model_copy(update={"dialect": dialect})) as engine:
+        yield engine.policy, engine.renderer, _instructed(engine.tokenizer)
 
 
 def _instructed(tokenizer: "PreTrainedTokenizerFast") -> Callable[[str], Renderer]:
@@ -229,15 +176,6 @@ def _instructed(tokenizer: "PreTrainedTokenizerFast") -> Callable[[str], Rendere
         return ChatMLRenderer(tokenizer, template=instruction + PLACEHOLDER)
 
     return renderer
-
-
-def _tokenizer_of(settings: QaPolicySettings) -> "PreTrainedTokenizerFast":
-    from recall.policy.torch.loading import load_tokenizer
-
-    path = settings.tokenizer or Path(settings.model)
-    if not path.is_dir():
-        raise ConfigError(f"--policy.tokenizer: {path}: no such directory; it takes that of the model's tokenizer")
-    return load_tokenizer(path)
 
 
 def _sandbox(plan: Plan) -> "Sandbox":
