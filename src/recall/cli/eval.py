@@ -25,14 +25,14 @@ class Eval(Settings):
     """
 
     source: str = "synth"
-    """`synth` or `procedural`, the generators; the directory of a set; or a file of task rows (.parquet, .jsonl)."""
+    """`synth` or `procedural` (the generators), the directory of a set, or a file of task rows (.parquet, .jsonl)."""
     recipe: str = "default"
-    """With `procedural`: what tasks are made of: default, nano, published, hard, or a TOML file."""
+    """With `procedural`, what tasks are made of, one of default, nano, published and hard, or a TOML file."""
     split: str = "held_out"
-    """With `synth`: train, held_out, new_worlds, new_names, new_chains or new_tools. With `procedural` or a set, one or
-    several with commas between: validation, new_worlds, new_templates, new_skins, deeper, more_tools, train."""
+    """Of `synth` one of train, held_out, new_worlds, new_names, new_chains and new_tools, of `procedural` or a set one
+    or several (with commas between) of train, validation, new_worlds, new_templates, new_skins, deeper, more_tools."""
     kinds: tuple[str, ...] = ("1", "2", "3", "4", "5", "join")
-    """With `synth`: the kinds of task."""
+    """With `synth`, the kinds of task."""
     tasks: int = Field(default=100, ge=1)
     """Tasks of each kind, of each split, or of the file."""
     reward: str = "outcome"

@@ -19,22 +19,22 @@ class CurriculumSettings(Settings):
     """How the mix of tasks follows the pass rates."""
 
     by: Literal["auto", "stages", "templates", "none"] = "auto"
-    """`stages` goes by kinds in an order, with `synth`; `templates` by the pass rate of every kind of task that comes;
-    `none` takes tasks as they come. `auto` is stages with `synth`, none with a file, and templates elsewhere."""
+    """`stages` has kinds in an order (with `synth`), `templates` goes by the pass rate of each kind (elsewhere), `none`
+    takes tasks as they come. `auto` is stages with `synth`, none with a file, and templates with all else."""
     unlock: float = Field(default=0.2, ge=0, le=1)
-    """By stages: one joins the mix once each kind of the stages before it is solved this often."""
+    """A stage joins the mix once each kind of the stages before it is solved this often."""
     floor: float = Field(default=0.2, gt=0, le=1)
     """The least weight of a kind, so that nothing learned is forgotten and the hopeless is retried; the most is 1."""
     smoothing: float = Field(default=0.7, ge=0, lt=1)
-    """By stages: the share of the old pass rate in the new one, by step."""
+    """By stages, the share of the old pass rate in the new one of a step."""
     memory: float = Field(default=0.8, ge=0, lt=1)
-    """By templates: the share of the old pass rate in the new one, by group."""
+    """By templates, the share of the old pass rate in the new one of a group."""
     low: float = Field(default=0.1, ge=0, le=1)
-    """By templates: one that is solved more often than this, and less often than `high`, weighs fully."""
+    """A template that is solved more often than this, and less often than `high`, weighs fully."""
     high: float = Field(default=0.9, ge=0, le=1)
-    """By templates: the upper end of the band."""
+    """The upper end of that band."""
     candidates: int = Field(default=2, ge=1)
-    """By templates: tasks that are drawn for each one that is played; the rest make way by weight."""
+    """By templates, tasks that are drawn for each one that is played; those of little weight make way."""
     levels: LevelSettings = LevelSettings()
 
     @model_validator(mode="after")

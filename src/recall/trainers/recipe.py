@@ -20,15 +20,15 @@ class TaskSource(Settings):
     """What is trained on."""
 
     source: str = "synth"
-    """`synth` or `procedural`, the generators; the directory of a set; or a file of task rows (.parquet, .jsonl)."""
+    """`synth` or `procedural` (the generators), the directory of a set, or a file of task rows (.parquet, .jsonl)."""
     stages: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
         default=(("1", "2", "3", "join"), ("4",)), min_length=1
     )
-    """With `synth`: kinds of task, in stages that join the mix one after another."""
+    """With `synth`, kinds of task, in stages that join the mix one after another."""
     recipe: str = "default"
-    """With `procedural`: what tasks are made of: default, nano, published, hard, or a TOML file."""
+    """With `procedural`, what tasks are made of, one of default, nano, published and hard, or a TOML file."""
     split: str = "train"
-    """With a generator or a set: the split."""
+    """With a generator or a set, the split."""
     revisit: float = Field(default=0.5, ge=0, le=1)
     """The share of tasks that are played again because some of their group solved them and others did not, as far as
     there are such tasks. Not for a file of rows without a curriculum, which comes back anyway."""
@@ -113,13 +113,13 @@ class ValidationSettings(Settings):
     every: int = Field(default=40, ge=0)
     """Steps between two validations; 0 for only before and after."""
     split: str = "held_out"
-    """With `synth`: the split."""
+    """With `synth`, the split."""
     kinds: tuple[str, ...] = Field(default=("1", "2", "3", "4", "5", "join"), min_length=1)
-    """With `synth`: the kinds of task."""
+    """With `synth`, the kinds of task."""
     splits: tuple[str, ...] = Field(default=("validation", "new_worlds", "new_templates", "new_skins"), min_length=1)
-    """With `procedural` or a set: the splits; success is reported by split and kind."""
+    """With `procedural` or a set, the splits; success is reported by split and kind."""
     source: Path | None = None
-    """With a file of tasks: the file to validate on."""
+    """With a file of tasks, the file to validate on."""
     tasks: int = Field(default=30, ge=1)
     """Tasks of each kind, or of each split, while training, at most."""
     final_tasks: int = Field(default=100, ge=1)
