@@ -229,6 +229,22 @@ def test_what_the_generator_claims_is_held_against_the_rows() -> None:
     assert {"claims unlike the program", "answer changes with the world"} <= set(broken(found))
 
 
+def test_claims_of_no_known_form_count_as_not_made() -> None:
+    odd = {
+        "difficulty": "hard",
+        "turns": [1],
+        "operators": 3,
+        "distractors": "many",
+        "levels": 2,
+        "counterfactual": None,
+    }
+    found = report([claiming(made(0), **odd), claiming(made(1), difficulty=2.5, levels={"rows": 3, "keys": 1})])
+    assert found["claims"]["difficulty"]["n"] == 1
+    assert found["claims"]["levels"] == {"rows 3": 1, "keys 1": 1}
+    assert found["claims"]["turns"] is None
+    assert broken(found) == []
+
+
 def test_a_tool_that_fails_at_first_may_be_called_again() -> None:
     env = made(0).env + "\n_CALLS = []\n\ndef flaky(pet):\n    _CALLS.append(1)\n    if len(_CALLS) < 2:\n"
     env += "        raise RuntimeError('later')\n    return owner_of(pet)\n"

@@ -48,7 +48,7 @@ class Profile:
         self._shapes: dict[str, Counter[float]] = {name: Counter() for name in _SHAPES}
         self._operators: dict[str, Counter[str]] = {}
         self._uses: Counter[str] = Counter()
-        self._claims: dict[str, Counter[Any]] = {name: Counter() for name in (*_CLAIMS, "shortest is calls")}
+        self._claims: dict[str, Counter[Any]] = {name: Counter() for name in _CLAIMS}
         self._unlike = 0
 
     def add(self, task: Task) -> None:
@@ -67,7 +67,7 @@ class Profile:
                 self._groups[grouping].setdefault(name_of(task), Guesses()).add(task)
             self.in_question += is_in_question(task)
             self.answers.add(task)
-        self._add_claims(task, claims)
+        self._add_claims(claims)
 
     def numbers(self, reward: Reward) -> dict[str, Any]:
         """What was counted, as a report holds it."""
@@ -105,19 +105,27 @@ class Profile:
         }
         for name, value in found.items():
             self._shapes[name][value] += 1
-        operators = {*shape.words, *map(str, claims.get("operators", ()))} or {"(none)"}
+        named = claims.get("operators")
+        operators = {*shape.words, *map(str, named if isinstance(named, list | tuple) else ())} or {"(none)"}
         column = self._operators.setdefault(split_of(task), Counter())
         column.update(operators)
         again = sum(bool(item.get("retry")) for item in task.reference)
-        told = {claims.get("calls", shape.calls), task.depth or shape.calls}
-        self._unlike += not told <= {shape.calls, shape.calls + again}
+        told = (claims.get("calls", shape.calls), task.depth or shape.calls)
+        self._unlike += not all(calls in (shape.calls, shape.calls + again) for calls in told)
         if "shortest" in claims:
             self._claims["shortest is calls"][claims["shortest"] == shape.calls] += 1
 
-    def _add_claims(self, task: Task, claims: Mapping[str, Any]) -> None:
-        for name, part in _CLAIMS.items():
-            if (value := part(claims)) is not None:
-                self._claims[name].update(value if isinstance(value, Mapping) else [value])
+    def _add_claims(self, claims: Mapping[str, Any]) -> None:
+        """Count what the generator says; what is not of the form expected counts as not said."""
+        for name in ("difficulty", "turns", "counterfactual"):
+            value = claims.get(name)
+            if isinstance(value, int | float):
+                self._claims[name][round(float(value), 2)] += 1
+        kinds, levels = claims.get("distractors"), claims.get("levels")
+        if isinstance(kinds, Mapping):
+            self._claims["distractors"].update({str(k): n for k, n in kinds.items() if isinstance(n, int)})
+        if isinstance(levels, Mapping):
+            self._claims["levels"].update(f"{name} {level}" for name, level in levels.items())
 
     def _operator_matrix(self) -> dict[str, Any]:
         splits = sorted(self._operators)
@@ -191,11 +199,4 @@ GROUPINGS: Mapping[str, Callable[[Task], str]] = {
 }
 """What tasks are grouped by where guesses are judged."""
 _SHAPES = ("calls", "depth", "width", "tools", "tools never needed")
-_CLAIMS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
-    "difficulty": lambda claims: round(float(claims["difficulty"]), 2) if "difficulty" in claims else None,
-    "turns": lambda claims: claims.get("turns"),
-    "distractors": lambda claims: claims.get("distractors"),
-    "levels": lambda claims: [f"{name} {level}" for name, level in claims.get("levels", {}).items()] or None,
-    "counterfactual": lambda claims: float(claims["counterfactual"]) if "counterfactual" in claims else None,
-}
-"""What generators say of a task beyond its rows."""
+_CLAIMS = ("difficulty", "turns", "counterfactual", "distractors", "levels", "shortest is calls")
