@@ -3,9 +3,10 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
@@ -27,23 +28,29 @@ class Inspect(Settings):
     """
 
     file: Positional[Path]
-    """A parquet or JSONL file of task rows."""
+    """A parquet or JSONL file of task rows, a set, or DIR/SPLIT of one."""
     row: int = 1
     """The task to print, counted from 1 over the good rows; 0 prints none."""
 
     def main(self) -> int:
         """Print the summary, the task, and the bad rows."""
-        from recall.datasets.rows import read_tasks
+        from recall.datasets.rows import iter_tasks
 
         skipped: list[str] = []
-        tasks = read_tasks(self.file, skip_bad=True, on_skip=skipped.append)
-        if self.row > len(tasks) or self.row < 0:
-            raise ConfigError(
-                f"--row: {self.row} is not accepted; {self.file} has rows 1 to {len(tasks)}, or 0 for none"
-            )
-        print("\n".join(_summary(self.file, tasks, len(skipped))))
-        if self.row:
-            print("\n".join(["", *_shown(tasks[self.row - 1])]))
+        counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+        rows, shown = 0, None
+        for task in iter_tasks(self.file, skip_bad=True, on_skip=skipped.append):
+            rows += 1
+            for name, part in _COUNTED.items():
+                counts[name][part(task)] += 1
+            shown = task if rows == self.row else shown
+        if shown is None and self.row != 0:
+            raise ConfigError(f"--row: {self.row} is not accepted; {self.file} has rows 1 to {rows}, or 0 for none")
+        print(f"{self.file}: {rows} tasks, {len(skipped)} bad rows")
+        for name, counted in counts.items():
+            print(_counts(name, counted))
+        if shown is not None:
+            print("\n".join(["", *_shown(shown)]))
         for line in skipped:
             print(f"bad: {line}", file=sys.stderr)
         return 1 if skipped else 0
@@ -53,7 +60,7 @@ class Convert(Settings):
     """Rewrite a file of tasks in the published row format; the suffix of the new file says parquet or JSONL."""
 
     file: Positional[Path]
-    """A parquet or JSONL file of task rows."""
+    """A parquet or JSONL file of task rows, a set, or DIR/SPLIT of one."""
     to: Positional[Path]
     """The file to write; one that exists is not replaced."""
     skip_bad: bool = False
@@ -61,16 +68,23 @@ class Convert(Settings):
 
     def main(self) -> int:
         """Convert, and say how many rows were written."""
-        from recall.datasets.rows import read_tasks, write_tasks
+        from recall.datasets.rows import iter_tasks, write_tasks
 
         if self.to.exists():
             raise ConfigError(f"{self.to}: exists; choose another name")
         skipped: list[str] = []
-        tasks = read_tasks(self.file, skip_bad=self.skip_bad, on_skip=skipped.append)
-        write_tasks(self.to, tasks)
+        written = 0
+
+        def counted() -> Iterator[Task]:
+            nonlocal written
+            for task in iter_tasks(self.file, skip_bad=self.skip_bad, on_skip=skipped.append):
+                written += 1
+                yield task
+
+        write_tasks(self.to, counted())
         for line in skipped:
             print(f"left out: {line}", file=sys.stderr)
-        print(f"{self.to}: {len(tasks)} tasks written, {len(skipped)} left out")
+        print(f"{self.to}: {written} tasks written, {len(skipped)} left out")
         return 0
 
 
@@ -238,20 +252,20 @@ def _progress(rows: int | None, sample: int, asked: int) -> Iterator[list[Callab
         yield [step(bar) for bar in shown]
 
 
-def _summary(file: Path, tasks: list[Task], bad: int) -> list[str]:
-    return [
-        f"{file}: {len(tasks)} tasks, {bad} bad rows",
-        _counts("source", (task.data_source for task in tasks)),
-        _counts("split", (task.split for task in tasks)),
-        _counts("kind", (task.kind for task in tasks)),
-        _counts("depth", (str(task.depth) for task in tasks)),
-        _counts("answer", (task.answer_type.kind for task in tasks)),
-        _counts("tools", (str(len(task.tools)) for task in tasks)),
-    ]
+_COUNTED: Mapping[str, Callable[[Task], str]] = MappingProxyType(
+    {
+        "source": lambda task: task.data_source,
+        "split": lambda task: task.split,
+        "kind": lambda task: task.kind,
+        "depth": lambda task: str(task.depth),
+        "answer": lambda task: task.answer_type.kind,
+        "tools": lambda task: str(len(task.tools)),
+    }
+)
+"""What `inspect` counts tasks by."""
 
 
-def _counts(name: str, values: Iterable[str]) -> str:
-    counted = Counter(values)
+def _counts(name: str, counted: Counter[str]) -> str:
     shown = ", ".join(f"{value or '(none)'} {count}" for value, count in counted.most_common(8))
     return f"  {name:7} {shown}" + (f", and {len(counted) - 8} more" if len(counted) > 8 else "")
 
