@@ -5,6 +5,7 @@ entries are played again. `manifest.json` says what decides the numbers; another
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -109,16 +110,18 @@ class Verdicts:
         A turn's calls are written as Python, `[f(a=1), g(b=2)]`, which `bfcl evaluate` decodes for prompted models.
         """
         for category in {verdict.category for verdict in self.known.values()}:
-            rows = [
-                {"id": verdict.id, "result": _official(verdict)}
-                for verdict in self.known.values()
-                if verdict.category == category
-            ]
+            found = (verdict for verdict in self.known.values() if verdict.category == category)
+            rows = [{"id": each.id, "result": _official(each)} for each in sorted(found, key=_order)]
             content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
             file = self.path / "result" / model / _group(category) / f"BFCL_v4_{category}_result.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, partial(_write, content))
         return self.path / "result"
+
+
+def _order(verdict: Verdict) -> list[int]:
+    """The place in the leaderboard's files: ids count up, and those of `live_` categories in three numbers."""
+    return [int(number) for number in re.findall(r"\d+", verdict.id)]
 
 
 def _write(content: bytes, file: IO[bytes]) -> None:
