@@ -163,6 +163,12 @@ async def test_repairs_come_to_an_end(tmp_path: Path) -> None:
         assert [step_of(body) for body in server.requests].count("world") == 3
 
 
+async def test_a_model_that_gives_no_row_is_given_up(tmp_path: Path) -> None:
+    async with serving(ScriptedAuthor(schema="none")) as server:
+        outcome = await make(server, tmp_path, rows=9, cost={"most_barren": 3, "worlds_at_once": 1})
+    assert (outcome.worlds, outcome.ended) == (3, "3 worlds one after the other gave no row")
+
+
 async def test_tools_without_a_task_are_asked_for_again(tmp_path: Path) -> None:
     def tasks(body: Mapping[str, Any]) -> str:
         if len(body["messages"]) == 2:

@@ -190,6 +190,14 @@ async def test_a_tool_whose_answer_depends_on_hashes_is_rejected(sandbox: LocalS
         await certify(sandbox, RATE, with_tools(hashes))
 
 
+async def test_a_tool_that_never_returns_is_rejected_at_once(sandbox: LocalSandbox) -> None:
+    endless = put(TOOLS, 'return dict(WORLD["berths"][berth_id])', "while True:\n        pass")
+    world = with_tools(endless)
+    certifier = Certifier(Bench(sandbox, call_timeout_s=0.5), world, SETTINGS, SEEDS)
+    with pytest.raises(RejectedError, match="solvable: a call dies: item 2: get_berth: timeout"):
+        await certifier.certify(read_blueprint(RATE, world), 0)
+
+
 async def test_a_result_that_is_too_long_is_rejected(sandbox: LocalSandbox) -> None:
     long = put(
         TOOLS, 'return dict(WORLD["berths"][berth_id])', 'return WORLD["berths"][berth_id] | {"more": "x" * 9000}'

@@ -42,6 +42,8 @@ class Played:
     """What a traced source noted."""
     problem: str | None = None
     """Why it did not come to its end."""
+    died: bool = False
+    """Whether that is because a call took too long, or ended the process, which no other anchors will mend."""
 
     @property
     def answer(self) -> Any:
@@ -116,8 +118,8 @@ class Bench:
         changes: Any = {}
         last = max(number for number, item in enumerate(program) if "name" in item)
 
-        def stopped(problem: str) -> Played:
-            return Played(tuple(values), tuple(observations), tuple(made), problem=problem)
+        def stopped(problem: str, *, died: bool = False) -> Played:
+            return Played(tuple(values), tuple(observations), tuple(made), problem=problem, died=died)
 
         for number, item in enumerate(program):
             try:
@@ -134,7 +136,8 @@ class Bench:
             made.append((name, arguments))
             result = await session.call(name, arguments, timeout_s=self._timeout_s)
             if result.status is not CallStatus.OK:
-                return stopped(f"item {number}: {name}: {result.status.value}: {result.error}")
+                died = result.status in (CallStatus.TIMEOUT, CallStatus.CRASHED, CallStatus.OVER_LIMIT)
+                return stopped(f"item {number}: {name}: {result.status.value}: {result.error}", died=died)
             values.append(result.result)
             observations.append(as_text(result.result))
             if number != last and not watch:

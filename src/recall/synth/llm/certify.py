@@ -141,8 +141,11 @@ class Certifier:
         raise RejectedError("solvable", "the program comes to no answer", f"in the world of seed {seed}: {problem}")
 
     async def _try(self, blueprint: Blueprint, seed: int, anchors: Mapping[str, Scalar]) -> Instance | str:
+        """The blueprint with these anchors, or why its program comes to no answer."""
         program = bind(blueprint.program, anchors)
         played = await self._bench.play(self.world, self.world.stateful(seed), program)
+        if played.died:
+            raise RejectedError("solvable", "a call dies", played.problem or "")
         if played.problem is not None:
             return played.problem
         if blueprint.answer_type == "none":

@@ -40,6 +40,8 @@ class CostSettings(Settings):
     """Requests that this run may send, failed ones included; none sets no limit."""
     max_worlds: int | None = Field(default=None, ge=1)
     """Worlds that are tried at most; none tries four for each row wanted, and sixteen more."""
+    most_barren: int = Field(default=25, ge=1)
+    """Worlds without a row, one after the other, after which the run gives up."""
     worlds_at_once: int = Field(default=8, ge=1, le=256)
     """Worlds under way at once."""
     sessions: int = Field(default=8, ge=1, le=512)
@@ -120,7 +122,7 @@ async def make_set(
         pipeline = Pipeline(workshop, journal, at_once=cost.worlds_at_once, on_world=on_world)
         most = cost.max_worlds if cost.max_worlds is not None else 4 * rows + 16
         try:
-            ended = await pipeline.run(wanted, most)
+            ended = await pipeline.run(wanted, most, cost.most_barren)
         finally:
             manifest = write(journal.made)
         return Outcome(manifest, ended, len(journal), budget.tokens, budget.requests)

@@ -66,9 +66,15 @@ class Pipeline:
             self._novelty.add(setting)
         self._settled: dict[int, asyncio.Event] = {}
         self._refused = 0
+        self._barren = 0
 
-    async def run(self, wanted: dict[str, int], most_worlds: int) -> str:
+    async def run(self, wanted: dict[str, int], most_worlds: int, most_barren: int) -> str:
         """Make worlds until there are as many rows of each split as wanted, or no more may be made.
+
+        Args:
+            wanted: rows of each split.
+            most_worlds: worlds that are made at most, over all runs.
+            most_barren: worlds that give no row, one after the other, after which none is begun.
 
         Returns:
             Why it ended, in words; empty where there are rows enough.
@@ -98,6 +104,8 @@ class Pipeline:
                     fault = task.exception()
                     if isinstance(fault, SpentError):
                         spent = str(fault)
+                    elif fault is None and self._barren >= most_barren:
+                        spent = f"{self._barren} worlds one after the other gave no row"
                     elif fault is not None:
                         raise fault
         finally:
@@ -135,6 +143,7 @@ class Pipeline:
             facts |= {"gate": problem.gate, "reason": problem.reason, "detail": problem.detail}
         new = setting.text if setting is not None else ""
         self._journal.add(number, facts, new, log.entries, rows)
+        self._barren = 0 if any(row.task is not None for row in rows) else self._barren + 1
         if self._on_world is not None:
             self._on_world(len(self._journal), self._journal.finished_rows().total())
 
