@@ -8,8 +8,6 @@ import asyncio
 import base64
 import json
 import os
-import random
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +17,13 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from recall.errors import ConfigError, RetrieverBusy, RetrieverError
+from recall.errors import ConfigError, RetrieverError
 from recall.retriever.base import Card, Passage, Retriever
-from recall.serving.connections import BrokenError, Connections, Reply, UnreachableError
+from recall.retriever.patience import FailedError, check, json_or_none, patiently
+from recall.serving.connections import Connections, Reply
 
 TOKEN_VARIABLE = "RECALL_RETRIEVER_TOKEN"
 """The environment variable that holds what servers ask for."""
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
-_FAILURES = 3
-"""Times that a server may answer 5xx before that is taken for its last word."""
 _HEALTH_TIMEOUT_S = 10.0
 
 Found = list[list[Passage]]
@@ -90,7 +85,6 @@ class RemoteRetriever:
         self._card = card or Card(urlsplit(addresses[0][0]).netloc, dialect, 0)
         self._batch, self._timeout_s, self._patience_s = batch, timeout_s, patience_s
         self._turn = 0
-        self._chance = random.Random()
         self._closed = False
 
     @property
@@ -126,36 +120,18 @@ class RemoteRetriever:
         one = len(queries) == 1
         path = self._dialect.one if one else self._dialect.many
         body = json.dumps(self._dialect.write(queries, k, one)).encode()
-        deadline = time.monotonic() + self._patience_s
-        pause_s, failures, unreached = _FIRST_PAUSE_S, 0, 0
-        while True:
-            server = self._servers[self._turn % len(self._servers)]
-            self._turn += 1
+
+        async def attempt() -> Found:
             if self._closed:
                 raise RetrieverError("the retriever is closed")
-            try:
-                return self._read(server, await server.request("POST", path, body, self._timeout_s), queries, k)
-            except UnreachableError as error:
-                problem, wait_s, unreached = RetrieverError(str(error)), 0.0, unreached + 1
-                if unreached % len(self._servers):
-                    continue  # another server may be there
-            except BrokenError as error:
-                problem, wait_s = RetrieverError(str(error)), 0.0
-            except RetrieverBusy as error:
-                problem, wait_s = error, error.retry_after_s
-            except _FailedError as error:
-                problem, wait_s, failures = RetrieverError(str(error)), 0.0, failures + 1
-                if failures == _FAILURES:
-                    raise problem from error
-            # Clients that failed together must not come back together.
-            wait_s = max(wait_s, pause_s) * (0.5 + self._chance.random())
-            if time.monotonic() + wait_s > deadline:
-                raise problem
-            await asyncio.sleep(wait_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            server = self._servers[self._turn % len(self._servers)]
+            self._turn += 1
+            return self._read(server, await server.request("POST", path, body, self._timeout_s), queries, k)
+
+        return await patiently(attempt, patience_s=self._patience_s, servers=len(self._servers))
 
     def _read(self, server: Connections, reply: Reply, queries: Sequence[str], k: int) -> Found:
-        _check(server.url, reply)
+        check(server.url, reply)
         try:
             found = self._dialect.read(json.loads(reply.body), len(queries) == 1)
         except (ValueError, TypeError, KeyError, RecursionError):
@@ -163,10 +139,6 @@ class RemoteRetriever:
         if len(found) != len(queries):
             raise RetrieverError(f"{server.url}: {len(found)} answers to {len(queries)} queries")
         return [passages[:k] for passages in found]
-
-
-class _FailedError(Exception):
-    """The server says that it failed; the next time it may not."""
 
 
 def open_client(url: str) -> Retriever:
@@ -201,10 +173,10 @@ def _card(url: str) -> Card | None:
     if reply.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         return None  # a server of a dialect that has no such address
     try:
-        _check(address, reply)
-    except _FailedError as error:
+        check(address, reply)
+    except FailedError as error:
         raise RetrieverError(str(error)) from error
-    match _json(reply.body):
+    match json_or_none(reply.body):
         case {"retriever": {"id": str(id), "kind": str(kind), "passages": int(passages), **more}}:
             return Card(id, kind, passages, str(more.get("corpus_sha256", "")), str(more.get("encoder", "")))
     return None
@@ -222,34 +194,6 @@ def _address(url: str, token: str | None) -> tuple[str, dict[str, str]]:
         return address, {"authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
     token = token or os.environ.get(TOKEN_VARIABLE) or None
     return address, {} if token is None else {"authorization": f"Bearer {token}"}
-
-
-def _check(url: str, reply: Reply) -> None:
-    """Raise what a status other than 200 means."""
-    if reply.status == HTTPStatus.OK:
-        return
-    said = _json(reply.body)
-    detail = said.get("detail") or said.get("status") if isinstance(said, dict) else None
-    message = f"{url}: {detail if isinstance(detail, str) else 'refused'} (HTTP {reply.status})"
-    if reply.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        raise RetrieverBusy(message, reply.retry_after_s or 1.0)
-    if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise _FailedError(message)
-    if reply.status in (
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.METHOD_NOT_ALLOWED,
-    ):
-        raise ConfigError(message)
-    raise RetrieverError(message)
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _passage(document: Any, score: Any) -> Passage:
