@@ -10,7 +10,7 @@ from types import CodeType
 from typing import Any
 
 from recall.programs import references
-from recall.synth.procedural import skins, unknowable
+from recall.synth.procedural import unknowable
 from recall.synth.procedural.certify import Draft, RejectedError, bare, certify, elsewhere
 from recall.synth.procedural.closure import cheaper_listings
 from recall.synth.procedural.distractors import draw_distractors
@@ -22,12 +22,13 @@ from recall.synth.procedural.plans import Scalar
 from recall.synth.procedural.question import Voice
 from recall.synth.procedural.recipe import Recipe
 from recall.synth.procedural.scalars import Acted, Convert, Days, Listed, Moved, Read, Rescale
+from recall.synth.procedural.skins.schema import Skin
 from recall.synth.procedural.source import source_of, with_failure
 from recall.synth.procedural.style import draw_style
 from recall.synth.procedural.terrain import Terrain
 from recall.synth.procedural.tools import Operation, Tool, derive
 from recall.synth.procedural.trace import Bound, CannotRunError, Trace
-from recall.synth.procedural.world import digest, draw_world, shape_of, trim
+from recall.synth.procedural.world import digest, draw_world
 from recall.types import AnswerType, Task
 
 CURRENCIES = ("florins", "ducats", "talers", "groats", "nobles", "marks", "guilders", "obols")
@@ -36,6 +37,12 @@ _FAMILIES = (
     "count", "total", "list", "members", "hop",
 )  # fmt: skip
 """What a kind is called after: the first of these that a plan has."""
+
+
+_READS = ("field", "record", "members")
+"""What may fail for the moment."""
+_TOOLS_USED = 3
+"""About so many tools that may fail are used by a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +74,18 @@ class Certified:
 class Block:
     """One world with its tools."""
 
-    def __init__(self, rng: random.Random, recipe: Recipe, skin: str, pool: Sequence[str]) -> None:
+    def __init__(self, rng: random.Random, recipe: Recipe, skin: Skin, shape: str, pool: Sequence[str]) -> None:
         """Draw it.
 
         Args:
             rng: decides everything.
             recipe: what it is like.
-            skin: the domain, a name or a file.
+            skin: the domain, trimmed.
+            shape: of the trimmed domain.
             pool: the domains that foreign tools come from.
         """
-        self.recipe = recipe
-        self.world = draw_world(rng, trim(rng, skins.skin_of(skin), recipe), recipe)
-        self.shape = shape_of(self.world.skin)
+        self.recipe, self.shape = recipe, shape
+        self.world = draw_world(rng, skin, recipe)
         self.id = f"{rng.getrandbits(48):012x}"
         self.others = [self.world.redrawn(f"{self.id}/{number}") for number in range(recipe.counterfactuals)]
         self.shuffled = self.world.shuffled(rng)
@@ -94,10 +101,9 @@ class Block:
     def _draw_tools(self, rng: random.Random, pool: Sequence[str]) -> None:
         recipe = self.recipe
         tools = derive(rng, self.world, self.style, recipe, [*self.rates])
-        readers = [place for place, tool in enumerate(tools) if tool.operation.verb in ("field", "record", "members")]
-        if not recipe.stateless and rng.random() < recipe.failing:
-            place = rng.choice(readers)
-            tools[place] = with_failure(tools[place])
+        if not recipe.stateless and recipe.failing:
+            share = recipe.failing / _TOOLS_USED
+            tools = [with_failure(t) if t.operation.verb in _READS and rng.random() < share else t for t in tools]
         self.tools = {tool.operation: tool for tool in tools}
         self.distractors = draw_distractors(rng, self.style, recipe, self.world, tools, pool)
 

@@ -7,7 +7,6 @@ none. Beside ways to one value, sums, differences and days between two values ar
 each filter the other means of filtering. What puts together more than two values in new ways is not searched.
 """
 
-import heapq
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,7 +35,8 @@ from recall.synth.procedural.world import NAME, Key, World
 
 Place = tuple[str, Key]
 """A type of entity and a key."""
-Steps = tuple[tuple[str, ...], ...]
+Step = tuple[Any, ...]
+Steps = tuple[Step, ...]
 """How an entity is come upon, from the question on: `("at", type, key)`, `("to", link)`, `("member", type, link,
 position)`, `("labelled", type, label, word, position)`, `("within", type, column, low, high, position)`."""
 Answers = Collection[tuple[int, Any]]
@@ -51,7 +51,15 @@ class Way:
 
     cost: int
     """Calls."""
-    steps: Steps
+    step: Step
+    """The last step."""
+    before: "Way | None"
+    """The way to where the last step begins; None where that is the question."""
+
+    @property
+    def steps(self) -> Steps:
+        """All steps, from the question on."""
+        return (*(self.before.steps if self.before else ()), self.step)
 
 
 class Reach:
@@ -81,30 +89,26 @@ class Reach:
 
     def ways(self, plan: Node, limit: int) -> dict[Place, Way]:
         """The cheapest way to each entity that takes at most `limit` calls; the plan's anchors are known."""
-        queue: list[tuple[int, int, Place, Steps]] = []
+        waiting: list[list[tuple[Place, Step, Way | None]]] = [[] for _ in range(limit + 1)]
         found: dict[Place, Way] = {}
-
-        def push(cost: int, place: Place, steps: Steps) -> None:
-            if cost <= limit and place not in found:
-                heapq.heappush(queue, (cost, len(queue), place, steps))
-
-        for cost, place, steps in self._starts(plan):
-            push(cost, place, steps)
-        while queue:
-            cost, _, place, path = heapq.heappop(queue)
-            if place in found:
-                continue
-            found[place] = Way(cost, path)
-            if cost < limit:
-                for extra, target, step in self._from(place):
-                    push(cost + extra, target, (*path, step))
+        for cost, place, step in self._starts(plan):
+            if cost <= limit:
+                waiting[cost].append((place, step, None))
+        for cost, arrived in enumerate(waiting):
+            for place, step, before in arrived:
+                if place in found:
+                    continue
+                found[place] = way = Way(cost, step, before)
+                for extra, target, step_ in self._from(place) if cost < limit else ():
+                    if cost + extra <= limit and target not in found:
+                        waiting[cost + extra].append((target, step_, way))
         return found
 
-    def _starts(self, plan: Node) -> Iterator[tuple[int, Place, Steps]]:
+    def _starts(self, plan: Node) -> Iterator[tuple[int, Place, Step]]:
         for node in plan.walk():
             if isinstance(node, Anchor):
                 place = (node.entity.name, node.key)
-                yield int(not node.known), place, (("at", *place),)
+                yield int(not node.known), place, ("at", *place)
             elif isinstance(node, Labelled):
                 step = ("labelled", node.entity.name, node.label.name, node.word)
                 yield from self._entries(Operation("where", *step[1:3]), step, node.value(self.world))
@@ -112,22 +116,20 @@ class Reach:
                 within = ("within", node.entity.name, node.column.name, node.low, node.high)
                 yield from self._entries(Operation("range", *within[1:3]), within, node.value(self.world))
 
-    def _entries(
-        self, operation: Operation, step: tuple[Any, ...], keys: Sequence[Key]
-    ) -> Iterator[tuple[int, Place, Steps]]:
+    def _entries(self, operation: Operation, step: Step, keys: Sequence[Key]) -> Iterator[tuple[int, Place, Step]]:
         tool = self.tools.get(operation)
         if tool is not None:
             for position, key in enumerate(keys):
-                yield tool.pages_of(position + 1), (operation.entity, key), ((*step, str(position)),)
+                yield tool.pages_of(position + 1), (operation.entity, key), (*step, position)
 
-    def _from(self, place: Place) -> Iterator[tuple[int, Place, tuple[str, ...]]]:
+    def _from(self, place: Place) -> Iterator[tuple[int, Place, Step]]:
         """The entities that one call, or the pages of a list, lead to from another."""
         entity, key = place
         for link in self._links[entity]:
             yield 1, (link.to, self.world.read(entity, key, link.name)), ("to", link.name)
         for other, link_name, tool in self.lists[entity]:
             for position, member in enumerate(self.world.members(other, link_name, key)):
-                yield tool.pages_of(position + 1), (other, member), ("member", other, link_name, str(position))
+                yield tool.pages_of(position + 1), (other, member), ("member", other, link_name, position)
 
 
 def follow(steps: Steps, world: World) -> Place | None:
@@ -148,7 +150,7 @@ def follow(steps: Steps, world: World) -> Place | None:
             case ("within", entity, column, low, high, _):
                 keys = world.within(entity, column, low, high)
         if keys is not None:
-            position = int(step[-1])
+            position = step[-1]
             if position >= len(keys):
                 return None
             key = keys[position]
@@ -254,39 +256,37 @@ class _Search:
         if isinstance(answer, list):
             return self._listed(known, answer, answers)
         columns = self._columns(known)
-        for cost, read in columns.get(answer, ()):
-            if cost < self.calls and self._holds(read, answers):
-                return cost
+        for place in columns.get(answer, ()):
+            if place.cost < self.calls and self._holds(place.reader(), answers):
+                return place.cost
         if isinstance(plan, Days):
             return self._pair(columns, "days", answer, answers)
-        if isinstance(answer, int | float) and not isinstance(answer, bool):
+        if _is_number(answer):
             pairs = [self._pair(columns, name, answer, answers) for name in ("sum", "difference")]
             return min((each for each in pairs if each is not None), default=None)
         return None
 
-    def _columns(self, known: Mapping[Place, Way]) -> dict[Any, list[tuple[int, Read]]]:
-        """By value, where it can be read: the calls, and the way."""
-        values: dict[Any, list[tuple[int, Read]]] = {}
+    def _columns(self, known: Mapping[Place, Way]) -> dict[Any, list["_Read"]]:
+        """By value, where it can be read."""
+        values: dict[Any, list[_Read]] = {}
         for (entity, key), way in known.items():
-            values.setdefault(key, []).append((way.cost, _reader(way.steps, "")))
+            values.setdefault(key, []).append(_Read(way.cost, way, ""))
             if way.cost + 1 < self.calls:
                 for word in self.reach.readable[entity]:
                     value = self.world.read(entity, key, word)
-                    values.setdefault(value, []).append((way.cost + 1, _reader(way.steps, word)))
+                    values.setdefault(value, []).append(_Read(way.cost + 1, way, word))
         return values
 
     def _holds(self, read: Read, answers: Answers) -> bool:
         return all(read(self.others[number]) == answer for number, answer in answers)
 
-    def _pair(
-        self, columns: Mapping[Any, Sequence[tuple[int, Read]]], name: str, answer: Any, answers: Answers
-    ) -> int | None:
+    def _pair(self, columns: Mapping[Any, Sequence["_Read"]], name: str, answer: Any, answers: Answers) -> int | None:
         """Two values that make the answer, in fewer calls together."""
         for value, other in _partners(columns, name, answer):
-            for cost, read in columns[value]:
-                for cost_, read_ in columns[other]:
-                    together = cost + cost_ + self.arithmetic
-                    if together < self.calls and self._holds(_both(name, read, read_), answers):
+            for one in columns[value]:
+                for two in columns[other]:
+                    together = one.cost + two.cost + self.arithmetic
+                    if together < self.calls and self._holds(_both(name, one.reader(), two.reader()), answers):
                         return together
         return None
 
@@ -299,6 +299,22 @@ class _Search:
                 if same and self._holds(_lister(way.steps, other, link), answers):
                     return cost
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Where a value is read."""
+
+    cost: int
+    """Calls."""
+    way: Way
+    """To the entity."""
+    column: str
+    """Of it; empty for its key."""
+
+    def reader(self) -> Read:
+        """The same in any world."""
+        return _reader(self.way.steps, self.column)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

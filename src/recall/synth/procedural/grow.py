@@ -5,7 +5,8 @@ part is told how many calls it may take. What the parts share is not foreseen; `
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from recall.synth.procedural.kinds import KINDS, Kind
@@ -37,6 +38,21 @@ __all__ = ["DeadEndError", "Form", "Grower"]
 
 Form = Callable[[int], Scalar]
 """Makes plans of one form, of about so many calls; raises `DeadEndError` where a draw leads nowhere."""
+_WALKS = 4
+"""The walks that are tried to come to certain entities."""
+_DRAWS = 8
+"""The changes that are tried for one that takes the calls wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """How a way begins."""
+
+    sort: Literal["anchor", "whichever", "conditional"]
+    looked_up: bool
+    """Whether one of the entities named has to be looked up."""
+    calls: int
+    """The calls that this takes."""
 
 
 class Grower:
@@ -52,27 +68,30 @@ class Grower:
         self.several = Several(self)
 
     def form(self, calls: int) -> Form:
-        """What makes plans of one form, drawn among those that so many calls allow."""
-        forms = [
-            (form, weight) for form, needs, least, weight in self._forms() if needs <= self.operators and calls >= least
-        ]
-        return self.rng.choices([form for form, _ in forms], [weight for _, weight in forms])[0]
+        """What makes plans of one form, drawn among those that so many calls and this world allow."""
+        forms = [each for each in self._forms(calls) if each[1] <= self.operators and calls >= each[2] and each[3]]
+        if not forms:
+            return self.chain
+        return self.rng.choices([each[0] for each in forms], [each[3] for each in forms])[0]
 
-    def _forms(self) -> Iterator[tuple[Form, frozenset[Operator], int, float]]:
+    def _forms(self, calls: int) -> Iterator[tuple[Form, frozenset[Operator], int, float]]:
         """What a plan can be: its maker, the operators and the calls that it needs at least, and its weight."""
 
         def needs(*operators: Operator) -> frozenset[Operator]:
             return frozenset(operators)
 
-        yield self.chain, needs(), 1, 3.0
-        yield self.total, needs("members", "total"), 3, 2.0
-        yield self.times, needs("members", "count"), 2, 1.0
-        yield self.top, needs("members", "top"), 4, 1.5
+        def has(fits: Callable[[Kind], bool]) -> bool:
+            return any(fits(field.kind) for _, field in self.terrain.fields)
+
+        yield self.chain, needs(), 1, 3.0 * (calls <= self.terrain.deepest + 2)
+        yield self.total, needs("members", "total"), 3, 2.0 * has(_adds)
+        yield self.times, needs("members", "count"), 2, 1.0 * has(_adds)
+        yield self.top, needs("members", "top"), 4, 1.5 * has(lambda kind: kind.ordered)
         yield self.listed, needs("members", "list"), 1, 1.0
-        yield self.combine, needs("combine"), 2, 2.0
-        yield self.days, needs("days"), 1, 1.0
-        yield self.convert, needs("convert"), 1, 1.0
-        yield self.updated, needs("update", "members"), 3, 1.5
+        yield self.combine, needs("combine"), 2, 2.0 * has(_adds)
+        yield self.days, needs("days"), 1, 1.0 * has(_is_day)
+        yield self.convert, needs("convert"), 1, 1.0 * has(lambda kind: _pays(kind) or _rescales(kind))
+        yield self.updated, needs("update", "members"), 3, 1.5 * has(_adds)
 
     # One entity
 
@@ -81,64 +100,54 @@ class Grower:
         by_id = self.world.keyed == "id" and not looked_up
         return Anchor(entity, key, self.world.name_of(entity.name, key), by_id)
 
-    def any_anchor(self, entity: Entity) -> Anchor:
-        """Any entity of a type, named in either way."""
-        return self.anchor(entity, self.any_key(entity), looked_up=self.rng.random() < 0.5)
-
     def any_key(self, entity: Entity) -> Key:
         """Any entity of a type."""
         return pick(self.rng, self.terrain.keys[entity.name])
 
-    def lead(self, entity: Entity, key: Key, calls: int) -> One:
-        """A way of so many calls from what a question names to an entity.
+    def lead(self, entity: Entity, keys: Sequence[Key], calls: int) -> One:
+        """A way of so many calls from what a question names to one of some entities of a type.
 
         Raises:
             DeadEndError: there is none, or none was found.
         """
-        begin, cost = self._begin(calls)
-        if calls > cost and "hop" not in self.operators:
-            raise DeadEndError
-        steps: list[tuple[Link, Entity]] = []
-        met = {(entity.name, key)}
-        for _ in range(calls - cost):
-            other, link, member = self._back(entity, key, steps, met)
-            steps.append((link, entity))
-            entity, key = other, member
-            met.add((entity.name, key))
-        node = self._start(begin, entity, key, looked_up=cost % 2 == 1)
-        for link, target in reversed(steps):
-            node = Hop(target, node, link)
-        return node
+        begin = self._begin(calls)
+        return self._led(entity, keys, calls - begin.calls, begin)
 
-    def _back(
-        self, entity: Entity, key: Key, steps: list[tuple[Link, Entity]], met: set[tuple[str, Key]]
-    ) -> tuple[Entity, Link, Key]:
-        """What leads to an entity by a link that no step has taken yet, from where no step has been."""
-        taken = {link.name for link, _ in steps}
-        options = [(other, link) for other, link in self.terrain.links_to[entity.name] if link.name not in taken]
-        while options:
-            other, link = options.pop(int(self.rng.random() * len(options)))
-            found = [m for m in self.world.members(other.name, link.name, key) if (other.name, m) not in met]
-            if found:
-                return other, link, pick(self.rng, found)
+    def _led(self, entity: Entity, keys: Sequence[Key], hops: int, begin: "_Begin") -> One:
+        if hops == 0:
+            return self._start(begin, entity, pick(self.rng, keys))
+        walks = self.terrain.walks(entity.name, hops) if "hop" in self.operators else []
+        if not walks:
+            raise DeadEndError
+        for _ in range(_WALKS):
+            walk = pick(self.rng, walks)
+            ends = self.terrain.ends(walk)
+            reached = [key for key in keys if key in ends]
+            if reached:
+                start = pick(self.rng, ends[pick(self.rng, reached)])
+                node = self._start(begin, walk.steps[0][0], start)
+                for _, link in walk.steps:
+                    node = Hop(self.world.skin.entity(link.to), node, link)
+                return node
         raise DeadEndError
 
-    def _begin(self, calls: int) -> tuple[Literal["anchor", "whichever", "conditional"], int]:
-        """How a way begins, and the calls that this takes: an odd number where a name is looked up."""
-        looked_up = int(self.world.keyed == "id" and calls > 0 and self.rng.random() < 0.5)
+    def _begin(self, calls: int) -> "_Begin":
+        """How a way of at most so many calls begins."""
+        looked_up = self.world.keyed == "id" and calls > 0 and self.rng.random() < 0.5
         roll = self.rng.random()
         if calls >= 2 + looked_up and roll < 0.2:
             if roll < 0.1 and "whichever" in self.operators:
-                return "whichever", 2 + looked_up
+                return _Begin("whichever", looked_up, 2 + looked_up)
             if roll >= 0.1 and "conditional" in self.operators:
-                return "conditional", 2 + looked_up
-        return "anchor", looked_up
+                return _Begin("conditional", looked_up, 2 + looked_up)
+        return _Begin("anchor", looked_up, int(looked_up))
 
-    def _start(self, begin: str, entity: Entity, key: Key, *, looked_up: bool) -> One:
+    def _start(self, begin: "_Begin", entity: Entity, key: Key) -> One:
         """What a way begins at: an entity named, or one of two."""
-        if begin == "anchor":
+        looked_up = begin.looked_up
+        if begin.sort == "anchor":
             return self.anchor(entity, key, looked_up=looked_up)
-        judged = entity if begin == "whichever" else pick(self.rng, self.world.skin.entities)
+        judged = entity if begin.sort == "whichever" else pick(self.rng, self.world.skin.entities)
         ordered = self.terrain.ordered[judged.name]
         if not ordered:
             raise DeadEndError
@@ -147,7 +156,7 @@ class Grower:
         if other == key:
             raise DeadEndError
         named = self.anchor(entity, key, looked_up=looked_up and self.rng.random() < 0.5)
-        if begin == "conditional":
+        if begin.sort == "conditional":
             return self._conditional(column, judged, named, other, looked_up=looked_up and named.by_id)
         values = self.world.column(entity.name, column.name)
         if values[key] == values[other]:
@@ -173,9 +182,14 @@ class Grower:
     def chain(self, calls: int) -> Scalar:
         """Something about an entity a few hops away: a value that may be an answer, or its name."""
         if calls > 1 and "hop" in self.operators and self.rng.random() < 0.3:
-            entity = pick(self.rng, self.world.skin.entities)
-            source = self.lead(entity, self.any_key(entity), calls - (self.world.keyed == "id"))
-            return self._called(source)
+            calls -= self.world.keyed == "id"
+            begin = self._begin(calls)
+            hops = calls - begin.calls
+            reached = self.terrain.reached(hops)
+            if not reached:
+                raise DeadEndError
+            entity = pick(self.rng, reached)
+            return self._called(self._led(entity, self.terrain.keys[entity.name], hops, begin))
         return self.number(calls, lambda kind: kind.answerable)
 
     def _called(self, source: One) -> Called:
@@ -186,11 +200,16 @@ class Grower:
 
     def number(self, calls: int, fits: Callable[[Kind], bool]) -> Read:
         """A column of an entity a few hops away, of a kind that fits."""
+        if calls < 1:
+            raise DeadEndError
+        begin = self._begin(calls - 1)
+        hops = calls - 1 - begin.calls
         columns = [pair for pair in self.terrain.fields if fits(pair[1].kind)]
-        if not columns or calls < 1:
+        columns = [pair for pair in columns if self.terrain.walks(pair[0].name, hops)]
+        if not columns:
             raise DeadEndError
         entity, column = pick(self.rng, columns)
-        return Read(column.kind, self.lead(entity, self.any_key(entity), calls - 1), column)
+        return Read(column.kind, self._led(entity, self.terrain.keys[entity.name], hops, begin), column)
 
     def amount(self, calls: int, fits: Callable[[Kind], bool]) -> Scalar:
         """A column of an entity, or now and then a sum."""
@@ -202,7 +221,7 @@ class Grower:
         """The sum of a column over several entities."""
 
         def adds(entity: Entity) -> list[Field]:
-            return [f for f in entity.fields if f.kind.additive and f.kind.answerable and fits(f.kind)]
+            return [field for field in entity.fields if _adds(field.kind) and fits(field.kind)]
 
         source = self.several.of(calls, 1, lambda entity: bool(adds(entity)))
         column = pick(self.rng, adds(source.entity))
@@ -211,30 +230,34 @@ class Grower:
     def times(self, calls: int) -> Scalar:
         """A number as often as there are entities of some sort."""
         share = self.rng.randint(1, calls - 1)
-        each = self.number(share, lambda kind: kind.additive and kind.answerable)
+        each = self.number(share, _adds)
         return Times(each.kind, self.several.of(calls - share, 0), each)
 
     def top(self, calls: int) -> Scalar:
         """Something about the largest or smallest of several."""
-        hops = int("hop" in self.operators and self.rng.random() < 0.4)
-        source = self.several.of(calls - 1 - hops, 1, lambda entity: bool(self.terrain.ordered[entity.name]))
+        judged = [entity for entity in self.world.skin.entities if self.terrain.ordered[entity.name]]
+        if not judged:
+            raise DeadEndError
+        entity = pick(self.rng, judged)
+        hops = bool(entity.links) and "hop" in self.operators and self.rng.random() < 0.4
+        called = hops and self.rng.random() < 0.3
+        read = int(Operation("record", entity.name) not in self.tools)
+        after = (read + (not called or self.world.keyed == "id")) if hops else read
+        source = self.several.of(calls - after, 1, lambda other: other is entity)
         looked_at = getattr(source, "column", None)
-        ordered = [field for field in self.terrain.ordered[source.entity.name] if field is not looked_at]
+        ordered = [field for field in self.terrain.ordered[entity.name] if field is not looked_at]
         if not ordered:
             raise DeadEndError
         column = pick(self.rng, ordered)
-        read = self.world.column(source.entity.name, column.name)
-        values = [read[key] for key in source.value(self.world)]
+        values = [self.world.read(entity.name, key, column.name) for key in source.value(self.world)]
         if len({*values}) < len(values):
             raise DeadEndError
-        best: One = Top(source.entity, source, column, self.rng.random() < 0.5)
+        best: One = Top(entity, source, column, self.rng.random() < 0.5)
         if hops:
-            if not source.entity.links:
-                raise DeadEndError
-            link = pick(self.rng, source.entity.links)
+            link = pick(self.rng, entity.links)
             best = Hop(self.world.skin.entity(link.to), best, link)
-            if self.rng.random() < 0.3:
-                return self._called(best)
+        if called:
+            return self._called(best)
         columns = [f for f in best.entity.fields if f.kind.answerable and (hops or f is not column)]
         if not columns:
             raise DeadEndError
@@ -252,7 +275,7 @@ class Grower:
         if calls < 2:
             raise DeadEndError
         share = self.rng.randint(1, calls - 1)
-        left = self.amount(share, lambda kind: kind.additive and kind.answerable)
+        left = self.amount(share, _adds)
         right = self.amount(calls - share, lambda kind: kind is left.kind)
         if left.value(self.world) == right.value(self.world):
             raise DeadEndError
@@ -260,28 +283,26 @@ class Grower:
 
     def days(self, calls: int) -> Scalar:
         """The days between two dates, or the day so many days after one."""
-
-        def fits(kind: Kind) -> bool:
-            return kind.answer.kind == "date"
-
         if calls == 1 or self.rng.random() < 0.25:
-            day = self.number(calls, fits)
+            day = self.number(calls, _is_day)
             return Later(day.kind, day, self.rng.randrange(11, 500))
         share = self.rng.randint(1, calls - 1)
-        left, right = self.number(share, fits), self.number(calls - share, fits)
+        left, right = self.number(share, _is_day), self.number(calls - share, _is_day)
         if left.value(self.world) == right.value(self.world):
             raise DeadEndError
         return Days(KINDS["days"], left, right)
 
     def convert(self, calls: int) -> Scalar:
         """An amount of money in another currency, or a quantity in another unit."""
-        if calls == 1 or not self.rates or self.rng.random() < 0.4:
-            source = self.amount(calls, lambda kind: bool(kind.answerable and conversions(kind)))
+        kinds = [field.kind for _, field in self.terrain.fields]
+        paid = calls > 1 and bool(self.rates) and any(map(_pays, kinds))
+        if any(map(_rescales, kinds)) and not (paid and self.rng.random() < 0.6):
+            source = self.amount(calls, _rescales)
             target, factor = pick(self.rng, conversions(source.kind))
             return Rescale(target, source, factor)
-        source = self.amount(
-            calls - 1, lambda kind: kind.dimension == "money" and kind.scale == 1 and kind.answerable and kind.additive
-        )
+        if not paid:
+            raise DeadEndError
+        source = self.amount(calls - 1, _pays)
         currency = pick(self.rng, [*self.rates])
         plan = Convert(source.kind, source, currency, self.rates[currency])
         if plan.halfway(self.world):
@@ -293,46 +314,95 @@ class Grower:
     def updated(self, calls: int) -> Scalar:
         """A change, and then a sum or a multiple that it bears on."""
         movable = [(entity, move) for entity in self.world.skin.entities for move in entity.moves]
-        if movable and self.rng.random() < 0.4:
-            entity, move = pick(self.rng, movable)
-            link = next(link for link in entity.links if link.name == move.link)
-            changed, target = self.any_anchor(entity), self.any_anchor(self.world.skin.entity(link.to))
-            if target.key in (changed.key, self.world.read(entity.name, changed.key, link.name)):
-                raise DeadEndError
-            then = self._about(Members(entity, target, link), calls)
-            return self._sound(Moved(then.kind, changed, move.verb, link, target, then))
         acting = [entity for entity in self.world.skin.entities if entity.states and entity.links]
+        if movable and (not acting or self.rng.random() < 0.4):
+            entity, move = pick(self.rng, movable)
+            return self._moved(entity, move.verb, next(link for link in entity.links if link.name == move.link), calls)
         if not acting:
             raise DeadEndError
-        entity = pick(self.rng, acting)
-        states = entity.states
-        assert states is not None
-        action, link = pick(self.rng, states.actions), pick(self.rng, entity.links)
-        target = self.any_anchor(self.world.skin.entity(link.to))
-        members = Members(entity, target, link)
-        ready = Where(entity, members, states, action.source, by_list=False)
-        keys = ready.value(self.world)
-        if not keys:
+        return self._acted(pick(self.rng, acting), calls)
+
+    def _looked_up(self) -> bool:
+        return self.world.keyed == "id" and self.rng.random() < 0.5
+
+    def _moved(self, entity: Entity, verb: str, link: Link, calls: int) -> Scalar:
+        """A link of an entity pointed elsewhere, and then something about all that lead there."""
+        to, times = self.world.skin.entity(link.to), self.rng.random() < 0.35
+        found, led = self._looked_up(), self._looked_up()
+        options = []
+        for size, targets in self.terrain.by_size(entity.name, link.name).items():
+            after = size + 1
+            pages = self.several.pages("members", entity, link.name, after)
+            rest = calls - 1 - found - led - pages - (0 if times else after)
+            if after <= MOST and (rest > 0 if times else rest == 0):
+                options.append((targets, rest))
+        if not options:
             raise DeadEndError
-        changed_: Many | One = ready
-        if self.rng.random() < 0.6:
-            changed_ = self.anchor(entity, pick(self.rng, keys), looked_up=self.rng.random() < 0.5)
-        then = self._about(Where(entity, members, states, action.target, by_list=False), calls)
-        return self._sound(Acted(then.kind, changed_, action, states, then))
+        targets, rest = pick(self.rng, options)
+        changed, target = self.any_key(entity), pick(self.rng, targets)
+        if target in (changed, self.world.read(entity.name, changed, link.name)):
+            raise DeadEndError
+        one, other = self.anchor(entity, changed, looked_up=found), self.anchor(to, target, looked_up=led)
+        then = self._about(Members(entity, other, link), rest if times else 0)
+        return self._sound(Moved(then.kind, one, verb, link, other, then))
+
+    def _acted(self, entity: Entity, calls: int) -> Scalar:
+        """A change of state of one entity of several, or of all that can change so, and then something about them."""
+        states, times, alone = entity.states, self.rng.random() < 0.35, self.rng.random() < 0.6
+        assert states is not None
+        recorded = Operation("record", entity.name) in self.tools
+        state = self.world.column(entity.name, states.field)
+        for _ in range(_DRAWS):
+            action, link = pick(self.rng, states.actions), pick(self.rng, entity.links)
+            target = pick(self.rng, [*self.world.inverse(entity.name, link.name)])
+            keys = self.world.members(entity.name, link.name, target)
+            ready = [key for key in keys if state[key] == action.source]
+            after = sum(state[key] == action.target for key in keys) + (1 if alone else len(ready))
+            if not ready or not 2 <= after <= MOST or len(keys) > MOST:
+                continue
+            found, led = alone and self._looked_up(), self._looked_up()
+            reads = len(keys) - alone + (0 if times else int(alone) if recorded else after)
+            cost = self.several.pages("members", entity, link.name, len(keys)) + reads + (1 if alone else len(ready))
+            rest = calls - cost - found - led
+            if rest > 0 if times else rest == 0:
+                members = Members(entity, self.anchor(self.world.skin.entity(link.to), target, looked_up=led), link)
+                changed: Many | One = Where(entity, members, states, action.source, by_list=False)
+                if alone:
+                    changed = self.anchor(entity, pick(self.rng, ready), looked_up=found)
+                then = self._about(Where(entity, members, states, action.target, by_list=False), rest if times else 0)
+                return self._sound(Acted(then.kind, changed, action, states, then))
+        raise DeadEndError
 
     def _about(self, source: Many, calls: int) -> Total | Times:
-        additive = [field for field in source.entity.fields if field.kind.additive and field.kind.answerable]
-        if additive and (calls < 4 or self.rng.random() < 0.75):
-            column = pick(self.rng, additive)
-            return Total(column.kind, source, column)
-        each = self.number(1, lambda kind: kind.additive and kind.answerable)
-        return Times(each.kind, source, each)
+        if calls:
+            each = self.number(calls, _adds)
+            return Times(each.kind, source, each)
+        additive = [field for field in source.entity.fields if _adds(field.kind)]
+        if not additive:
+            raise DeadEndError
+        column = pick(self.rng, additive)
+        return Total(column.kind, source, column)
 
     def _sound(self, plan: Acted | Moved) -> Scalar:
-        """The plan, if the change matters and leaves a handful of entities to look at."""
-        then = plan.then
-        assert isinstance(then, Total | Times)
-        found = then.source.value(plan.after(self.world))
-        if not 2 <= len(found) <= MOST or then.value(self.world) == plan.value(self.world):
+        """The plan, if the change matters."""
+        if plan.then.value(self.world) == plan.value(self.world):
             raise DeadEndError
         return plan
+
+
+def _adds(kind: Kind) -> bool:
+    """Whether sums of values may be answers."""
+    return kind.additive and kind.answerable
+
+
+def _is_day(kind: Kind) -> bool:
+    return kind.answer.kind == "date"
+
+
+def _pays(kind: Kind) -> bool:
+    """Whether values are amounts in credits."""
+    return kind.dimension == "money" and kind.scale == 1 and _adds(kind)
+
+
+def _rescales(kind: Kind) -> bool:
+    return kind.answerable and bool(conversions(kind))

@@ -72,7 +72,7 @@ class Recipe(Settings):
     decoys: Share = 0.15
     """Entities with a name that begins like another's."""
     failing: Share = 0.08
-    """Tasks with a tool that fails the first time it is called."""
+    """About the tasks that need a tool which fails the first time it is called."""
     denied: Share = 0.1
     """Tasks that show a tool which refuses everybody."""
     missing: Share = 0.0
@@ -82,6 +82,10 @@ class Recipe(Settings):
     """Calls beyond those of the reference program that an episode may make."""
     counterfactuals: int = Field(default=4, ge=1)
     """Worlds with the same entities and other facts, in each of which the answer must be another."""
+    shared_shapes: Share = 0.2
+    """Shapes of worlds (a shape is what is left of a world without its words) that several splits have tasks of, each
+    template then belonging to one of them. All other shapes belong to one split, which is sooner found; a recipe with
+    few shapes needs more that are shared."""
     plain: bool = False
     """Ask in one phrase of genitives, as nano's questions do."""
     stateless: bool = False
@@ -163,7 +167,7 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
             operators=("hop", "combine"), calls=(1, 4), entities=(3, 4), fields=(2, 3), rows=(4, 6), tools=(3, 6),
             ids=0.0, records=0.0, prose=0.0, pages=0.0, duplicates=(0, 0), foreign=(0, 1), decoys=0.0, failing=0.0,
             denied=0.0, skins=skins.PLAIN[:2], held_out_skins=skins.PLAIN[2:],
-            plain=True,
+            plain=True, shared_shapes=1.0,
         ),
         "published": Recipe(
             operators=tuple(operator for operator in OPERATORS if operator != "update"), failing=0.0, stateless=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from recall.synth.procedural.kinds import Kind
 from recall.synth.procedural.names import pick
 from recall.synth.procedural.plans import Above, Between, Both, Labelled, Many, Members, Targets, Where
 from recall.synth.procedural.skins.schema import Entity, Label, Link, States
-from recall.synth.procedural.tools import Operation
+from recall.synth.procedural.tools import Operation, Verb
 from recall.synth.procedural.world import Key
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Several:
             return self._unanchored(calls, per, fits)
         return self._members(calls, per, fits)
 
-    def _pages(self, verb: Any, entity: Entity, word: str, count: int) -> int:
+    def pages(self, verb: Verb, entity: Entity, word: str, count: int) -> int:
+        """The calls that a list of so many takes."""
         tool = self.grower.tools.get(Operation(verb, entity.name, word))
         if tool is None:
             raise DeadEndError
@@ -71,23 +72,23 @@ class Several:
             raise DeadEndError
         return pick(self.rng, links)
 
-    def _led(self, entity: Entity, link: Link, target: Key, calls: int) -> Members:
+    def _led(self, entity: Entity, link: Link, targets: Sequence[Key], calls: int) -> Members:
         if calls < 0:
             raise DeadEndError
-        return Members(entity, self.grower.lead(self.world.skin.entity(link.to), target, calls), link)
+        return Members(entity, self.grower.lead(self.world.skin.entity(link.to), targets, calls), link)
 
     def _members(self, calls: int, per: int, fits: Fits) -> Many:
         """What leads to an entity some hops away, as many as the calls allow."""
         entity, link = self._link(fits)
         options = []
         for count, targets in self.terrain.by_size(entity.name, link.name).items():
-            rest = calls - self._pages("members", entity, link.name, count) - per * count
+            rest = calls - self.pages("members", entity, link.name, count) - per * count
             if 2 <= count <= MOST and rest >= 0:
                 options.append((targets, rest))
         if not options:
             raise DeadEndError
         targets, rest = pick(self.rng, options)
-        return self._led(entity, link, pick(self.rng, targets), rest)
+        return self._led(entity, link, targets, rest)
 
     def _unanchored(self, calls: int, per: int, fits: Fits) -> Many:
         """All of a type with a label, or with a value between two bounds."""
@@ -108,7 +109,7 @@ class Several:
         if entity.labels and "where" in self.operators and self.rng.random() < 0.5:
             label = pick(self.rng, entity.labels)
             node = Labelled(entity, label, pick(self.rng, label.values))
-            return node, self._pages("where", entity, label.name, len(node.value(self.world)))
+            return node, self.pages("where", entity, label.name, len(node.value(self.world)))
         ordered = self.terrain.ordered[entity.name]
         if not ordered or "range" not in self.operators:
             raise DeadEndError
@@ -121,7 +122,7 @@ class Several:
         low = between(values[first - 1], values[first], column.kind)
         high = between(values[last], values[last + 1], column.kind)
         node = Between(entity, column, low, high)
-        return node, self._pages("range", entity, column.name, len(node.value(self.world)))
+        return node, self.pages("range", entity, column.name, len(node.value(self.world)))
 
     def _narrowed(self, calls: int, per: int, fits: Fits) -> Many:
         """Those of several that a label, a state or a bound leaves."""
@@ -140,7 +141,7 @@ class Several:
             if link is None and rest == 0:
                 return node
             if link is not None and rest >= 0:
-                source_ = self._led(entity, link, target, rest)
+                source_ = self._led(entity, link, [target], rest)
                 made = node.with_part(source, source_)
                 assert isinstance(made, Many)
                 return made
@@ -156,7 +157,7 @@ class Several:
         count = pick(self.rng, [*sizes])
         target = pick(self.rng, sizes[count])
         members = Members(entity, self.grower.anchor(self.world.skin.entity(link.to), target), link)
-        return entity, link, target, members, self._pages("members", entity, link.name, count)
+        return entity, link, target, members, self.pages("members", entity, link.name, count)
 
     def _filter(self, source: Many, keys: list[Key]) -> tuple[Where | Above, int]:
         """A filter of several entities, and the calls that it takes."""
@@ -172,7 +173,7 @@ class Several:
                 if count > _LONGEST:
                     raise DeadEndError
                 by_list = Where(entity, source, label, word, by_list=True)
-                return by_list, self._pages("where", entity, label.name, count)
+                return by_list, self.pages("where", entity, label.name, count)
             return Where(entity, source, label, word, by_list=False), len(keys)
         ordered = [field for field in self.terrain.ordered[entity.name] if field not in looked_at]
         if not ordered or "range" not in self.operators:
@@ -200,11 +201,10 @@ class Several:
             if kept < 2 or max(map(len, lists)) > MOST or kept == min(map(len, lists)):
                 continue
             pages = sum(
-                self._pages("members", entity, e.name, len(found))
-                for e, found in zip((link, other), lists, strict=True)
+                self.pages("members", entity, e.name, len(found)) for e, found in zip((link, other), lists, strict=True)
             )
             second = Members(entity, self.grower.anchor(self.world.skin.entity(other.to), targets[1]), other)
-            return Both(entity, self._led(entity, link, targets[0], calls - pages - per * kept), second)
+            return Both(entity, self._led(entity, link, targets[:1], calls - pages - per * kept), second)
         raise DeadEndError
 
     def _targets(self, calls: int, per: int, fits: Fits) -> Many:
@@ -224,7 +224,7 @@ class Several:
             if count < 2 or rest < 0:
                 continue
             if by is not None:
-                return Targets(node.entity, self._led(entity, by, target, rest), link)
+                return Targets(node.entity, self._led(entity, by, [target], rest), link)
             if rest == 0:
                 return node
         raise DeadEndError

@@ -17,7 +17,7 @@ from recall.synth.procedural.block import Block, Certified, Label
 from recall.synth.procedural.certify import RejectedError
 from recall.synth.procedural.grow import DeadEndError
 from recall.synth.procedural.recipe import Recipe
-from recall.synth.procedural.world import digest
+from recall.synth.procedural.world import digest, shape_of, trim
 from recall.types import Task
 
 Split = Literal["train", "validation", "new_worlds", "new_templates", "new_skins", "deeper", "more_tools"]
@@ -26,14 +26,16 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 _SHARES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "train": (0.0, 0.7), "validation": (0.7, 0.76), "new_worlds": (0.76, 0.82), "new_skins": (0.82, 0.88),
-        "deeper": (0.88, 0.94), "more_tools": (0.94, 1.0), "new_templates": (0.0, 1.0),
+        "deeper": (0.88, 0.94), "more_tools": (0.94, 1.0),
     }
 )  # fmt: skip
-"""The part of all structures (shape of world and template) that belongs to each split."""
+"""The part of all shapes of worlds that belongs to each split."""
 NEW_TEMPLATES = 0.15
 """The part of all templates that only `new_templates` has."""
 _TRIES = 800
 """Draws for one task before its whole block is drawn anew."""
+_TRIMS = 80
+"""Shapes that are drawn for one of the split's own."""
 _WORLDS = 100
 """Worlds that are drawn for the tasks of one, before the recipe is said to ask for too much."""
 _TRIES_A_FORM = 100
@@ -113,11 +115,23 @@ class ProceduralTasks:
         raise ConfigError(f"recipe: no {self.split} task was found in {tries} tries; it asks for too much")
 
     def _block(self, number: int, again: int) -> Block:
+        """A world that may have tasks of this split: one of its own shapes, or else one that splits share."""
         rng = random.Random(f"{self._key}/{number}/{again}")
         held_out = self.recipe.held_out_skins or skins.HELD_OUT
         trained = self.recipe.skins or [name for name in skins.NAMES if name not in held_out]
         pool = held_out if self.split == "new_skins" else trained
-        return Block(rng, self.recipe, rng.choice(pool), pool)
+        found: tuple[skins.Skin, str] | None = None
+        for _ in range(_TRIMS):
+            skin = trim(rng, skins.skin_of(rng.choice(pool)), self.recipe)
+            shape = shape_of(skin)
+            home = _home(shape, self.recipe.shared_shapes)
+            if home == self.split or self.split == "new_templates":
+                return Block(rng, self.recipe, skin, shape, pool)
+            if home is None:
+                found = found or (skin, shape)
+        if found is None:
+            raise ConfigError(f"recipe: its worlds have too few shapes for the split {self.split}")
+        return Block(rng, self.recipe, *found, pool)
 
     def _certified(self, block: Block, rng: random.Random, index: int, tried: list[Attempt]) -> Certified | None:
         """A task of a block, or None when none came of many tries, which are added to `tried`."""
@@ -143,10 +157,30 @@ class ProceduralTasks:
 
     def _admits(self, shape: str, template: str) -> bool:
         """Whether a structure belongs to this split."""
-        if (_place("template", template) < NEW_TEMPLATES) is not (self.split == "new_templates"):
+        if _held_out(template) is not (self.split == "new_templates"):
             return False
-        low, high = _SHARES[self.split]
-        return low <= _place(shape, template) < high
+        home = _home(shape, self.recipe.shared_shapes)
+        return (
+            home == self.split
+            or (home is None and _split_at(_place(shape, template)) == self.split)
+            or (self.split == "new_templates")
+        )
+
+
+def _held_out(template: str) -> bool:
+    """Whether only `new_templates` has a template; what reads something of what the question names, all have."""
+    return template.count("(") > 1 and _place("template", template) < NEW_TEMPLATES
+
+
+@lru_cache(maxsize=4096)
+def _home(shape: str, shared: float) -> str | None:
+    """The split that all worlds of a shape belong to; None where it hangs on the template too."""
+    place = _place("shape", shape)
+    return None if place < shared else _split_at((place - shared) / (1 - shared))
+
+
+def _split_at(place: float) -> str:
+    return next(split for split, (low, high) in _SHARES.items() if low <= place < high)
 
 
 def _place(*parts: str) -> float:

@@ -1,10 +1,17 @@
 """What growing plans over one world looks up again and again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from recall.synth.procedural.skins.schema import Entity, Field, Link, Skin
 from recall.synth.procedural.world import Key, World
+
+_DEEPEST = 8
+"""The most links that are followed one after another."""
+_MOST_WALKS = 400
+"""The most walks between which one is chosen."""
 
 
 def links_by_target(skin: Skin) -> Mapping[str, list[tuple[Entity, Link]]]:
@@ -13,6 +20,14 @@ def links_by_target(skin: Skin) -> Mapping[str, list[tuple[Entity, Link]]]:
     for entity, link in skin.links:
         found[link.to].append((entity, link))
     return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walk:
+    """Links to follow one after another, no two of one name."""
+
+    steps: tuple[tuple[Entity, Link], ...]
+    """Each link, with the type of entity that has it."""
 
 
 class Terrain:
@@ -29,9 +44,48 @@ class Terrain:
             entity.name: [field for field in entity.fields if field.kind.ordered] for entity in world.skin.entities
         }
         """By type of entity, the fields of which one value can be larger or later than another."""
+        self.deepest = 0
+        """The links of the longest walk."""
         self.keys = {entity: [*named] for entity, named in world.named.items()}
+        self._walks: dict[tuple[str, int], list[Walk]] = {}
+        self._ends: dict[int, dict[Key, list[Key]]] = {}
         self._sizes: dict[tuple[str, str], dict[int, list[Key]]] = {}
         self._values: dict[tuple[str, str], list[Any]] = {}
+        while self.deepest < _DEEPEST and self.reached(self.deepest + 1):
+            self.deepest += 1
+
+    def walks(self, entity: str, hops: int) -> list[Walk]:
+        """The walks of so many links that end at a type of entity."""
+        known = self._walks.get((entity, hops))
+        if known is None:
+            found = [Walk(())] if hops == 0 else [*islice(self._longer(entity, hops), _MOST_WALKS)]
+            known = self._walks[entity, hops] = found
+        return known
+
+    def reached(self, hops: int) -> list[Entity]:
+        """The types of entity that a walk of so many links ends at."""
+        return [entity for entity in self.world.skin.entities if self.walks(entity.name, hops)]
+
+    def _longer(self, entity: str, hops: int) -> Iterator[Walk]:
+        for last in self.links_to[entity]:
+            other, link = last
+            for walk in self.walks(other.name, hops - 1):
+                if link.name not in [step[1].name for step in walk.steps]:
+                    yield Walk((*walk.steps, last))
+
+    def ends(self, walk: Walk) -> dict[Key, list[Key]]:
+        """By the entity that a walk comes to, those that it may begin at without meeting any entity twice."""
+        known = self._ends.get(id(walk))
+        if known is None:
+            known = self._ends[id(walk)] = {}
+            for start in self.keys[walk.steps[0][0].name]:
+                at, met = start, set[tuple[str, Key]]()
+                for entity, link in walk.steps:
+                    met.add((entity.name, at))
+                    at = self.world.read(entity.name, at, link.name)
+                if len(met) == len(walk.steps) and (walk.steps[-1][1].to, at) not in met:
+                    known.setdefault(at, []).append(start)
+        return known
 
     def by_size(self, entity: str, link: str) -> dict[int, list[Key]]:
         """The targets of a link by the number of what leads to them."""
