@@ -454,8 +454,8 @@ def test_what_cannot_be_served_is_one_line(index: Path, tmp_path: Path, capsys: 
             status, line = refused(str(index), *flags)
             assert (status, said in line, line.count("\n")) == (2, True, 1), line
     for arguments, said in (
-        ((), "give an index directory"),
-        ((str(index), "--config", str(tmp_path / "c.yaml")), "not both"),
+        ((), "give one of an index directory"),
+        ((str(index), "--config", str(tmp_path / "c.yaml")), "give one of"),
         ((str(tmp_path),), "no index"),
         ((str(index), "--open.kind", "flat"), "has no flat index"),
     ):

@@ -7,7 +7,9 @@ from pydantic import Field
 
 from recall.config import Positional, Settings
 from recall.errors import ConfigError
+from recall.retriever.elasticsearch import ElasticsearchSettings
 from recall.retriever.open import OpenSettings
+from recall.retriever.qdrant import QdrantSettings
 
 if TYPE_CHECKING:
     from recall.retriever.base import Retriever
@@ -30,6 +32,10 @@ class Serve(Settings):
     """A published retriever_config.yaml, or FlashRAG's, that names the index instead."""
     open: OpenSettings = OpenSettings()
     """How the index is opened and searched."""
+    qdrant: QdrantSettings | None = None
+    """A collection in Qdrant to put this server in front of, instead of an index."""
+    elasticsearch: ElasticsearchSettings | None = None
+    """An index of Elasticsearch or OpenSearch to put this server in front of, instead of an index of ours."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = Field(default=8901, ge=0, le=65535)
@@ -90,8 +96,14 @@ class Serve(Settings):
 
     def _plan(self) -> "Plan | None":
         """What the file of `--config` comes to; each of its fields is said with what it stands for."""
-        if (self.index is None) == (self.config is None):
-            raise ConfigError("recall retriever serve: give an index directory, or --config FILE, and not both")
+        ways = (self.index, self.config, self.qdrant, self.elasticsearch)
+        if sum(way is not None for way in ways) != 1:
+            raise ConfigError(
+                "recall retriever serve: give one of an index directory, --config FILE, --qdrant.collection NAME, "
+                "--elasticsearch.index NAME"
+            )
+        if self.index is None and self.open != OpenSettings():
+            raise ConfigError("recall retriever serve: --open goes with an index directory and nothing else")
         if self.config is None:
             return None
         import os
@@ -99,8 +111,6 @@ class Serve(Settings):
 
         from recall.retriever.service.published import read
 
-        if self.open != OpenSettings():
-            raise ConfigError("recall retriever serve: --open goes with an index directory; --config says it itself")
         plan = read(self.config)
         for name, meaning in plan.meanings.items():
             print(f"{self.config}: {name}: {meaning}", file=sys.stderr)
@@ -109,8 +119,14 @@ class Serve(Settings):
         return plan
 
     def _opened(self, plan: "Plan | None") -> "Retriever":
+        from recall.retriever.elasticsearch import open_elasticsearch
         from recall.retriever.open import open_flashrag, open_retriever
+        from recall.retriever.qdrant import open_qdrant
 
+        if self.qdrant is not None:
+            return open_qdrant(self.qdrant)
+        if self.elasticsearch is not None:
+            return open_elasticsearch(self.elasticsearch)
         if plan is None:
             assert self.index is not None, "_plan has seen to it"
             return open_retriever(self.index, self.open)

@@ -5,7 +5,6 @@ several, of the same after a pause. What each dialect looks like on the wire is 
 """
 
 import asyncio
-import base64
 import json
 import os
 import urllib.error
@@ -15,12 +14,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from recall.errors import ConfigError, RetrieverError
 from recall.retriever.base import Card, Passage, Retriever
 from recall.retriever.patience import FailedError, check, json_or_none, patiently
-from recall.serving.connections import Connections, Reply
+from recall.serving.connections import Connections, Reply, split_secret
 
 TOKEN_VARIABLE = "RECALL_RETRIEVER_TOKEN"
 """The environment variable that holds what servers ask for."""
@@ -183,17 +182,10 @@ def _card(url: str) -> Card | None:
 
 
 def _address(url: str, token: str | None) -> tuple[str, dict[str, str]]:
-    """A URL without the secret in it, and the headers that bring the secret."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(f"retriever server {parts.hostname or url!r}: accepted is http://host:port")
-    _, at, host = parts.netloc.rpartition("@")
-    address = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
-    if at:
-        secret = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        return address, {"authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
+    """A URL without the secret in it, and the headers that bring the secret: its own, or the token."""
+    address, headers = split_secret(url)
     token = token or os.environ.get(TOKEN_VARIABLE) or None
-    return address, {} if token is None else {"authorization": f"Bearer {token}"}
+    return address, headers or ({} if token is None else {"authorization": f"Bearer {token}"})
 
 
 def _passage(document: Any, score: Any) -> Passage:

@@ -4,10 +4,14 @@ It says what the server answered, and of what it did not answer whether it can h
 """
 
 import asyncio
+import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from recall.errors import ConfigError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -91,6 +95,21 @@ class Connections:
             raise BrokenError(f"{self.url}: the connection broke: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
             raise BrokenError(f"{self.url}: no answer in time") from error
+
+
+def split_secret(url: str) -> tuple[str, dict[str, str]]:
+    """A URL without the name and the password in it, and the headers that bring them, if there are any.
+
+    Raises:
+        ConfigError: it is no address of an HTTP server.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(f"server {parts.hostname or url!r}: accepted is http://host:port")
+    _, at, host = parts.netloc.rpartition("@")
+    address = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+    secret = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return address, {"authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"} if at else {}
 
 
 def _seconds(text: str | None) -> float | None:
