@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -307,7 +307,3 @@ def kind_of(form: Form, calls: int, changes: bool) -> str:
     """The short name of a kind of task, such as `chain3`, `sum4` or `update2`."""
     word = "update" if changes else "-".join(form.operators) or ("chain" if form.width == 1 else "join")
     return f"{word}{calls}"
-
-
-KINDS = (*get_args(AnswerKind), "none")
-"""What `answer_type` may be."""

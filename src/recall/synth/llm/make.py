@@ -120,9 +120,8 @@ async def make_set(
             seed,
         )
         pipeline = Pipeline(workshop, journal, at_once=cost.worlds_at_once, on_world=on_world)
-        most = cost.max_worlds if cost.max_worlds is not None else 4 * rows + 16
         try:
-            ended = await pipeline.run(wanted, most, cost.most_barren)
+            ended = await pipeline.run(wanted, cost.max_worlds or 4 * rows + 16, cost.most_barren)
         finally:
             manifest = write(journal.made)
         return Outcome(manifest, ended, len(journal), budget.tokens, budget.requests)
