@@ -41,7 +41,7 @@ def tool_from_function(function: Callable[..., Any]) -> ToolSpec:
         hints = get_type_hints(function)
     except NameError as error:
         raise ConfigError(f"function {name!r}: a type hint cannot be resolved: {error}") from error
-    description, about = _read_docstring(inspect.getdoc(function) or "")
+    description, about = read_docstring(inspect.getdoc(function) or "")
     properties: dict[str, Any] = {}
     required: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -86,7 +86,7 @@ def _union(arguments: tuple[Any, ...], where: str) -> Mapping[str, Any]:
     return {"anyOf": members}
 
 
-def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
+def read_docstring(text: str) -> tuple[str, dict[str, str]]:
     """The description, and what the `Args:` section says of each parameter, continuation lines joined."""
     description: list[str] = []
     about: dict[str, str] = {}
