@@ -7,7 +7,7 @@ import ast
 from typing import Any
 
 from recall.synth.llm.errors import RejectedError
-from recall.tools.functions import read_docstring as read_docstring
+from recall.tools.functions import read_docstring
 from recall.types import ToolSpec
 
 GATE = "schema"
