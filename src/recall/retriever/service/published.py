@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from recall.config import Settings, accepted
+from recall.config import Settings
 from recall.errors import ConfigError
 from recall.retriever.encoder import EncoderSettings
+from recall.retriever.families import Pooling
 from recall.retriever.open import OpenSettings
 from recall.retriever.rerank import RerankSettings
 
@@ -68,11 +69,11 @@ class Published(Settings):
     retrieval_batch_size: int | None = Field(default=None, ge=1)
     retrieval_use_fp16: bool | None = None
     retrieval_query_max_length: int | None = Field(default=None, ge=4)
-    retrieval_pooling_method: str | None = None
+    retrieval_pooling_method: Pooling | None = None
     bm25_backend: str = "bm25s"
     multimodal_index_path_dict: None = None
     model2path: dict[str, str] = Field(default_factory=dict)
-    model2pooling: dict[str, str] = Field(default_factory=dict)
+    model2pooling: dict[str, Pooling] = Field(default_factory=dict)
     use_sentence_transformer: bool = False
     save_retrieval_cache: bool = False
     use_retrieval_cache: bool = False
@@ -180,7 +181,7 @@ def _plan(known: Published, given: list[str], file: Path) -> Plan:
         opening=OpenSettings(**opening),
         serving={name: value for name, value in serving.items() if value is not None},
         gpus=None if known.gpu_id is None else str(known.gpu_id),
-        meanings={name: meanings[name] for name in given},
+        meanings={name: meanings.get(name, "nothing, because retrieval_method is bm25") for name in given},
     )
 
 
@@ -235,4 +236,4 @@ def _first(error: ValidationError) -> str:
         return f"{name}: required"
     if name == "multimodal_index_path_dict":
         return f"{name}: not supported: only text is searched"
-    return f"{name}: it takes {accepted(Published.model_fields[name].annotation)}"
+    return f"{name}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
