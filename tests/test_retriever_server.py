@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import os
 import random
 import signal
 import socket
@@ -28,7 +29,7 @@ from recall.retriever.base import Passage  # noqa: E402
 from recall.retriever.client import RemoteRetriever, open_client  # noqa: E402
 from recall.retriever.open import open_retriever  # noqa: E402
 from retriever_server import PLACES, ROWS, made_index, metric, place, serving, start  # noqa: E402
-from sandbox_server import Answer, Server  # noqa: E402
+from sandbox_server import Answer, Server, below, wait_until_gone  # noqa: E402
 
 TOKEN = "a-token-of-some-length"
 
@@ -371,6 +372,38 @@ def test_a_server_that_is_told_to_stop_lets_requests_finish(index: Path) -> None
             time.sleep(0.01)
         assert server.stop(timeout_s=250) == 0
         assert [hits[0]["id"] for hits in large.result().json][:3] == [place(0), place(1), place(2)]
+
+
+def test_workers_share_the_work_and_one_that_dies_is_replaced(index: Path) -> None:
+    with serving(str(index), "--workers", "2", "--cache-mb", "0") as server:
+        assert server.ask("GET", "/health").json["retrievers"] == {"total": 2, "available": 2}
+        workers = {
+            pid for pid in below(server.process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        }
+        assert len(workers) == 2
+        asked = [f"number{n}" for n in range(PLACES)]
+        expected = [place(n) for n in range(PLACES)]
+        for round in range(2):
+            found = asyncio.run(_all(RemoteRetriever(server.url, batch=50), asked))
+            assert [passages[0].id for passages in found] == expected
+            if round == 0:
+                os.kill(min(workers), signal.SIGKILL)
+        assert server.stop() == 0
+        assert wait_until_gone(workers) == set()
+
+
+async def _all(retriever: RemoteRetriever, queries: list[str]) -> list[list[Passage]]:
+    try:
+        return await retriever.search(queries, 1)
+    finally:
+        await retriever.close()
+
+
+def test_workers_end_with_a_server_that_is_killed(index: Path) -> None:
+    with serving(str(index), "--workers", "2") as server:
+        workers = below(server.process.pid)
+        server.stop(signal.SIGKILL)
+        assert wait_until_gone(workers) == set()
 
 
 def test_a_client_that_hangs_up_takes_its_queries_along(index: Path) -> None:

@@ -70,11 +70,14 @@ class Serve(Settings):
     def main(self) -> int:
         """Serve."""
         import logging
+        from collections.abc import Callable
+        from functools import partial
 
         from recall.retriever.service.app import App
         from recall.retriever.service.batcher import BatchLimits
         from recall.retriever.service.dialects import BodyLimits
         from recall.retriever.service.service import Service
+        from recall.retriever.service.workers import Workers
         from recall.serving.access import read_token
         from recall.serving.requests import RequestLimits
         from recall.serving.server import Listening, serve
@@ -85,7 +88,10 @@ class Serve(Settings):
         told = {} if plan is None else {k: v for k, v in plan.serving.items() if k not in self.model_fields_set}
         batch, topk = told.get("batch", self.batch), told.get("topk", self.topk)
         limits = BatchLimits(self.workers, batch, self.window_ms / 1e3, self.max_queue, self.queue_timeout_s)
-        service = Service(lambda: self._opened(plan), limits=limits, cache_bytes=self.cache_mb << 20)
+        opener: Callable[[], Retriever] = partial(self._opened, plan)
+        if self.workers > 1:
+            opener = partial(Workers, opener, self.workers)
+        service = Service(opener, limits=limits, cache_bytes=self.cache_mb << 20)
         requests = RequestLimits(self.max_body_mb << 20, self.body_timeout_s)
         app = App(service, token, requests, BodyLimits(self.max_queries, self.max_k, topk))
         listening = Listening(

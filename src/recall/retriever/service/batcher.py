@@ -235,7 +235,9 @@ class Batcher:
         k = next(iter(self._queues))
         queue = self._queues.pop(k)
         batch: list[_Want] = []
-        while queue and len(batch) < self._limits.batch:
+        free = self._limits.searches - self.running
+        most = min(self._limits.batch, -(-self.waiting // free))  # as much for each search that may begin now
+        while queue and len(batch) < most:
             request = queue.popleft()
             if not request.todo:
                 continue
