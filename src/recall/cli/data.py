@@ -277,5 +277,9 @@ def _shown(task: Task) -> list[str]:
     for tool in task.tools:
         parameters = ", ".join(tool.parameters.get("properties", {}))
         lines.append(f"  tool      {tool.name}({parameters}): {' '.join(tool.description.split())[:80]}")
-    lines += [f"  call {number}    {call['name']}({call['arguments']})" for number, call in enumerate(task.reference)]
+    for number, item in enumerate(task.reference):
+        does = f"{item['name']}({item['arguments']})" if "name" in item else f"in the head: {item['value']}"
+        lines.append(f"  item {number}    {does}")
+    if task.changes is not None:
+        lines.append(f"  changes   {dict(task.changes)}")
     return [visible(line) for line in lines]

@@ -123,20 +123,59 @@ def key_of(text: str, task: Task) -> Hashable:
     return (task.answer_type.kind, value) if isinstance(value, Hashable) else text
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a task that has an answer, worked out once for all the groups that it is in."""
+
+    task: Task
+    """The task, without what no reward reads."""
+    answers: Mapping[Hashable, str]
+    """The accepted answers by value, each once."""
+    echoes: Mapping[str, str]
+    """What an echo of the question would answer, by rule."""
+    echoed: frozenset[str]
+    """The rules by which it would be right."""
+    in_question: bool
+    """Whether an accepted answer stands in the question."""
+
+
+def facts_of(task: Task) -> Facts:
+    """The facts of a task."""
+    guesses = echoes(task.question)
+    return Facts(
+        replace(task, env="", tools=(), reference=(), extra={}),
+        {key_of(text, task): text for text in task.ground_truth},
+        guesses,
+        frozenset(rule for rule, guess in guesses.items() if right(task, guess)),
+        is_in_question(task),
+    )
+
+
 @dataclass
-class Answers:
-    """The answers of some tasks, counted by value."""
+class Guesses:
+    """The answers and the guesses of a template, or of another group of tasks."""
 
-    counts: Counter[Hashable] = field(default_factory=Counter)
-    texts: dict[Hashable, str] = field(default_factory=dict)
     tasks: int = 0
+    counts: Counter[Hashable] = field(default_factory=Counter)
+    """How often each value is an answer."""
+    texts: dict[Hashable, str] = field(default_factory=dict)
+    """How it was written first."""
+    echoed: Counter[str] = field(default_factory=Counter)
+    """How often each rule of `echoes` was right."""
+    in_question: int = 0
+    kept: list[Facts] = field(default_factory=list)
+    """The first tasks, on which rewards are computed."""
 
-    def add(self, task: Task) -> None:
-        """Count the accepted answers of a task, each value once."""
+    def add(self, facts: Facts) -> None:
+        """Count a task."""
         self.tasks += 1
-        for key, text in {key_of(text, task): text for text in task.ground_truth}.items():
-            self.counts[key] += 1
+        self.counts.update(facts.answers.keys())
+        for key, text in facts.answers.items():
             self.texts.setdefault(key, text)
+        self.echoed.update({rule: rule in facts.echoed for rule in facts.echoes})
+        self.in_question += facts.in_question
+        if len(self.kept) < KEPT:
+            self.kept.append(facts)
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The most frequent answers with their shares of the tasks."""
@@ -144,51 +183,32 @@ class Answers:
 
     @property
     def entropy(self) -> float:
-        """In bits."""
+        """Of the answers, in bits."""
         return entropy_bits(self.counts.values())
-
-
-@dataclass
-class Guesses:
-    """The answers and the guesses of one template, or another group of tasks."""
-
-    answers: Answers = field(default_factory=Answers)
-    echoed: Counter[str] = field(default_factory=Counter)
-    """How often each rule of `echoes` was right."""
-    in_question: int = 0
-    kept: list[Task] = field(default_factory=list)
-    """The first tasks, with what a reward reads of them."""
-
-    def add(self, task: Task) -> None:
-        """Count a task that has an answer."""
-        self.answers.add(task)
-        self.in_question += is_in_question(task)
-        for rule, guess in echoes(task.question).items():
-            self.echoed[rule] += right(task, guess)
-        if len(self.kept) < KEPT:
-            self.kept.append(replace(task, env="", tools=(), reference=(), extra={}))
 
     def constant(self, reward: Reward) -> Rate | None:
         """The best constant answer: how often it is right, and what the best one earns. None for too few tasks."""
-        if self.answers.tasks < FEWEST:
+        if self.tasks < FEWEST:
             return None
-        top = self.answers.top(3)
-        earning = max(self._mean(reward, guess) for guess in {*dict(top), *self._words()})
-        return Rate(self.answers.tasks, top[0][1], earning, len(self.kept))
+        top = self.top(3)
+        guesses = {*dict(top), *self._words()}
+        earning = max(sum(earned(reward, kept.task, guess) for kept in self.kept) for guess in guesses)
+        return Rate(self.tasks, top[0][1], earning / len(self.kept), len(self.kept))
 
     def echo(self, reward: Reward) -> Rate:
         """The best rule that copies from the question."""
-        earning = max(self._mean(reward, rule=rule) for rule in self.echoed)
-        return Rate(self.answers.tasks, max(self.echoed.values()) / self.answers.tasks, earning, len(self.kept))
-
-    def _mean(self, reward: Reward, guess: str = "", *, rule: str = "") -> float:
-        scores = [earned(reward, task, echoes(task.question).get(rule, "") if rule else guess) for task in self.kept]
-        return sum(scores) / len(scores) if scores else 0.0
+        gains: dict[str, float] = {}
+        for kept in self.kept:
+            for rule, guess in kept.echoes.items():
+                gains[rule] = gains.get(rule, 0.0) + earned(reward, kept.task, guess)
+        return Rate(
+            self.tasks, max(self.echoed.values()) / self.tasks, max(gains.values()) / len(self.kept), len(self.kept)
+        )
 
     def _words(self) -> Iterator[str]:
         """Guesses made of the words that most answers hold, for rewards that pay by the word."""
         words = Counter(
-            word for task in self.kept for word in set(" ".join(map(answers.normalize, task.ground_truth)).split())
+            word for kept in self.kept for word in set(" ".join(map(answers.normalize, kept.task.ground_truth)).split())
         )
         common = [word for word, count in words.most_common(3) if count > 1]
         yield from common[:1]

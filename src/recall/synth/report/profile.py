@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recall.rewards import Reward
-from recall.synth.report.guesses import Answers, Guesses, is_in_question
+from recall.synth.report.guesses import Guesses, facts_of
 from recall.synth.report.shapes import shape_of
 from recall.synth.report.spread import gini, spread
 from recall.types import Task
@@ -41,8 +41,7 @@ class Profile:
     def __init__(self) -> None:
         self.rows = 0
         self._groups: dict[str, dict[str, Guesses]] = {grouping: {} for grouping in GROUPINGS}
-        self.answers = Answers()
-        self.in_question = 0
+        self.answers = Guesses()
         self.without_reference = 0
         self._mixes: dict[str, Counter[str]] = {name: Counter() for name in _MIXES}
         self._shapes: dict[str, Counter[float]] = {name: Counter() for name in _SHAPES}
@@ -63,10 +62,10 @@ class Profile:
         else:
             self.without_reference += 1
         if task.ground_truth:
+            facts = facts_of(task)
+            self.answers.add(facts)
             for grouping, name_of in GROUPINGS.items():
-                self._groups[grouping].setdefault(name_of(task), Guesses()).add(task)
-            self.in_question += is_in_question(task)
-            self.answers.add(task)
+                self._groups[grouping].setdefault(name_of(task), Guesses()).add(facts)
         self._add_claims(claims)
 
     def numbers(self, reward: Reward) -> dict[str, Any]:
@@ -85,7 +84,7 @@ class Profile:
                 "distinct": len(self.answers.counts),
                 "entropy_bits": self.answers.entropy,
                 "top": [{"answer": text, "share": share} for text, share in self.answers.top(8)],
-                "in_question": self.in_question / max(1, self.answers.tasks),
+                "in_question": self.answers.in_question / max(1, self.answers.tasks),
             },
             "claims": self._claimed(),
             **{grouping: _group_rows(groups, reward) for grouping, groups in self._groups.items()},
@@ -160,17 +159,17 @@ class Profile:
 def _group_rows(groups: Mapping[str, Guesses], reward: Reward) -> list[dict[str, Any]]:
     """What guesses without a tool earn in each group, the largest first."""
     rows = []
-    for name, guesses in sorted(groups.items(), key=lambda item: (-item[1].answers.tasks, item[0])):
+    for name, guesses in sorted(groups.items(), key=lambda item: (-item[1].tasks, item[0])):
         constant, echo = guesses.constant(reward), guesses.echo(reward)
         rows.append(
             {
                 "name": name,
-                "tasks": guesses.answers.tasks,
-                "entropy_bits": guesses.answers.entropy,
-                "top_answer": guesses.answers.top(1)[0][0],
+                "tasks": guesses.tasks,
+                "entropy_bits": guesses.entropy,
+                "top_answer": guesses.top(1)[0][0],
                 "constant": constant.as_json() if constant else None,
                 "echo": echo.as_json(),
-                "in_question": guesses.in_question / guesses.answers.tasks,
+                "in_question": guesses.in_question / guesses.tasks,
                 "guessable": [rule for rule, rate in (("constant", constant), ("echo", echo)) if rate and rate.broken],
             }
         )

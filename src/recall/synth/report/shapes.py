@@ -8,6 +8,9 @@ from typing import Any
 
 from recall.programs import Item, references
 
+_SCALAR = (str, int, float, type(None))
+"""What most expressions are; asking whether they are mappings takes longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -98,6 +101,8 @@ def _outlined(item: Item, *, names: bool) -> Any:
 
 
 def _without_literals(expression: Any) -> Any:
+    if isinstance(expression, _SCALAR):
+        return "·"
     if isinstance(expression, Mapping):
         if "$ref" in expression:
             return {"$ref": expression["$ref"]}
@@ -110,6 +115,8 @@ def _without_literals(expression: Any) -> Any:
 
 
 def _operations(expression: Any) -> Iterator[str]:
+    if isinstance(expression, _SCALAR):
+        return
     if isinstance(expression, Mapping):
         if "$op" in expression:
             yield str(expression["$op"])
