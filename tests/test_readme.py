@@ -1,6 +1,7 @@
 """What the pages say is so: their code runs, their commands are accepted, their links lead somewhere."""
 
 import ast
+import asyncio
 import os
 import re
 import shlex
@@ -107,11 +108,9 @@ def test_the_readme_shows_every_command() -> None:
     assert {cli._command_name(arguments) for arguments in COMMAND_LINES} | {"train"} == set(cli.COMMANDS)
 
 
-async def test_the_commands_of_the_readme_run_one_after_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_of_the_readme_run_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    await a_run(tmp_path / "runs" / "nano")
+    asyncio.run(a_run(tmp_path / "runs" / "nano"))
     for arguments in COMMAND_LINES:
         if cli._command_name(arguments) not in LEFT_OUT:
             assert cli.main(arguments) == 0, arguments
