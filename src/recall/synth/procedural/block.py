@@ -11,7 +11,7 @@ from typing import Any
 
 from recall.programs import references
 from recall.synth.procedural import unknowable
-from recall.synth.procedural.certify import Draft, RejectedError, bare, certify, elsewhere
+from recall.synth.procedural.certify import Draft, RejectedError, bare, certify, elsewhere, is_listing
 from recall.synth.procedural.closure import cheaper_listings
 from recall.synth.procedural.distractors import draw_distractors
 from recall.synth.procedural.functions import Functions
@@ -175,7 +175,7 @@ class Block:
         changed = sum(value != answer.value for _, value in answers) / len(answers)
         about = self._about(draft, shown) | {"shortest": shortest, "counterfactual": changed}
         accepted, answer_type = _accepted(plan, answer.value)
-        program = _finished(trace, answer)
+        program = _finished(plan, trace, answer)
         return self._certified(label, draft, about, visible, accepted, answer_type, program, changes)
 
     def _certified(
@@ -272,13 +272,11 @@ class Block:
         return chosen, shown
 
 
-def _finished(trace: Trace, answer: Bound) -> list[dict[str, Any]]:
-    """The program with the answer as its last value."""
-    items, last = trace.items, len(trace.items) - 1
-    said = answer.expression == {"$ref": last} or (
-        isinstance(answer.value, list) and bare(trace.results[-1]) == answer.value
-    )
-    return [*items] if said else [*items, {"value": answer.expression}]
+def _finished(plan: Scalar, trace: Trace, answer: Bound) -> list[dict[str, Any]]:
+    """The program with the answer as its last value: what the last call says, or what is worked out from the calls."""
+    last = len(trace.items) - 1
+    listed = is_listing(plan) and bare(trace.results[last]) == answer.value
+    return [*trace.items, *([] if listed or answer.expression == {"$ref": last} else [{"value": answer.expression}])]
 
 
 def _order(trace: Trace) -> tuple[list[int], list[int]]:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recall.programs import ProgramError, resolve
+from recall.programs import ProgramError, references, resolve
 from recall.synth.procedural.closure import Answers, shorter
 from recall.synth.procedural.literals import literals, says
-from recall.synth.procedural.plans import Scalar
+from recall.synth.procedural.plans import Between, Labelled, Members, Scalar
+from recall.synth.procedural.scalars import Listed
 from recall.synth.procedural.tools import Operation, Tool
 from recall.synth.procedural.trace import Bound, Trace
 from recall.synth.procedural.world import World
@@ -147,13 +148,27 @@ def _unguessable(draft: Draft) -> None:
         raise RejectedError("guessable", "the question says the answer")
     if len(draft.trace.items) < 2:
         return
-    read = isinstance(draft.answer.expression, Mapping) and "$ref" in draft.answer.expression
-    if any(bare(result) == answer for result in draft.trace.results[:-1]):
-        raise RejectedError("guessable", "an earlier result is the answer")
-    if not read and not isinstance(answer, list) and bare(draft.trace.results[-1]) == answer:
-        raise RejectedError("guessable", "an earlier result is the answer")
-    if isinstance(draft.answer.expression, Mapping) and draft.answer.expression.get("$ref") == 0:
-        raise RejectedError("guessable", "the first call says the answer")
+    for item, result in zip(draft.trace.items, draft.trace.results, strict=True):
+        if item is draft.trace.items[-1] and _is_read(draft):
+            continue
+        if bare(result) == answer:
+            raise RejectedError("guessable", "an earlier result is the answer")
+    expression = draft.answer.expression
+    if isinstance(expression, Mapping) and "$ref" in expression:
+        said = draft.trace.items[expression["$ref"]]["arguments"]
+        if not any(True for each in said.values() for _ in references(each)):
+            raise RejectedError("guessable", "a single call says the answer")
+
+
+def _is_read(draft: Draft) -> bool:
+    """Whether the last call says the answer, so that nothing is left to be worked out."""
+    expression = draft.answer.expression
+    return is_listing(draft.plan) or (isinstance(expression, Mapping) and "$ref" in expression)
+
+
+def is_listing(plan: Scalar) -> bool:
+    """Whether a plan asks for what one list says."""
+    return isinstance(plan, Listed) and isinstance(plan.source, Members | Labelled | Between)
 
 
 def bare(result: Any) -> Any:

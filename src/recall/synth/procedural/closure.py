@@ -3,8 +3,9 @@
 Starting from what the question says, calls are made in order of their cost, as in Dijkstra's algorithm; a value's cost
 is the number of calls on its way, each page of a list being one. A way is a *shorter solution* if it gives the answer,
 or an entity on the way to it, here and in every counterfactual world; a value that merely happens to be the same is
-none. Beside ways to one value, sums, differences and days between two values are tried, other lists for a list, and for
-each filter the other means of filtering. What puts together more than two values in new ways is not searched.
+none, unless a single call comes to it. Beside ways to one value, sums, differences and days between two values are
+tried, other lists for a list, and for each filter the other means of filtering. What puts together more than two values
+in new ways is not searched.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -257,7 +258,7 @@ class _Search:
             return self._listed(known, answer, answers)
         columns = self._columns(known)
         for place in columns.get(answer, ()):
-            if place.cost < self.calls and self._holds(place.reader(), answers):
+            if place.cost < self.calls and (place.cost <= 1 or self._holds(place.reader(), answers)):
                 return place.cost
         if isinstance(plan, Days):
             return self._pair(columns, "days", answer, answers)
@@ -296,7 +297,7 @@ class _Search:
             for other, link, tool in self.reach.lists[entity]:
                 cost = way.cost + tool.pages_of(len(answer))
                 same = cost < self.calls and sorted(self.world.members(other, link, key)) == answer
-                if same and self._holds(_lister(way.steps, other, link), answers):
+                if same and (cost <= 1 or self._holds(_lister(way.steps, other, link), answers)):
                     return cost
         return None
 

@@ -131,11 +131,17 @@ class Grower:
                 return node
         raise DeadEndError
 
-    def _begin(self, calls: int) -> "_Begin":
-        """How a way of at most so many calls begins."""
+    def _begin(self, calls: int, after: int = 0) -> "_Begin":
+        """How a way of at most so many calls begins.
+
+        Args:
+            calls: of the way.
+            after: the calls that have to follow where it begins with a choice, so that no single call from what the
+                question names comes to the answer.
+        """
         looked_up = self.world.keyed == "id" and calls > 0 and self.rng.random() < 0.5
         roll = self.rng.random()
-        if calls >= 2 + looked_up and roll < 0.2:
+        if calls >= 2 + looked_up + after and roll < 0.2:
             if roll < 0.1 and "whichever" in self.operators:
                 return _Begin("whichever", looked_up, 2 + looked_up)
             if roll >= 0.1 and "conditional" in self.operators:
@@ -173,7 +179,7 @@ class Grower:
         one = Read(column.kind, self.anchor(judged, left, looked_up=looked_up), column)
         two = Read(column.kind, self.anchor(judged, right), column)
         entity = named.entity
-        pair = (named, self.anchor(entity, other, looked_up=self.rng.random() < 0.5))
+        pair = (named, self.anchor(entity, other, looked_up=not named.known))
         then, otherwise = pair if values[left] > values[right] else pair[::-1]
         return Conditional(entity, one, two, then, otherwise)
 
@@ -183,7 +189,7 @@ class Grower:
         """Something about an entity a few hops away: a value that may be an answer, or its name."""
         if calls > 1 and "hop" in self.operators and self.rng.random() < 0.3:
             calls -= self.world.keyed == "id"
-            begin = self._begin(calls)
+            begin = self._begin(calls, 2)
             hops = calls - begin.calls
             reached = self.terrain.reached(hops)
             if not reached:
@@ -202,7 +208,7 @@ class Grower:
         """A column of an entity a few hops away, of a kind that fits."""
         if calls < 1:
             raise DeadEndError
-        begin = self._begin(calls - 1)
+        begin = self._begin(calls - 1, 1)
         hops = calls - 1 - begin.calls
         columns = [pair for pair in self.terrain.fields if fits(pair[1].kind)]
         columns = [pair for pair in columns if self.terrain.walks(pair[0].name, hops)]

@@ -11,7 +11,7 @@ def literals(plan: Plan) -> list[str]:
     for node in plan.walk():
         match node:
             case Anchor():
-                found.append(node.key if node.by_id else node.name)
+                found.append(node.said)
             case Labelled() | Where():
                 found.append(node.word)
             case Between():

@@ -130,6 +130,11 @@ class Anchor(One):
         """Whether the question says what tools know it by."""
         return self.by_id or self.key == self.name
 
+    @property
+    def said(self) -> str:
+        """What the question calls it."""
+        return self.key if self.by_id else self.name
+
     def value(self, world: World) -> Key:
         """See `One`."""
         if not self.known:
@@ -138,9 +143,8 @@ class Anchor(One):
 
     def run(self, trace: Trace) -> Bound:
         """See `One`. Where tools know ids, a name has to be looked up."""
-        if self.known:
-            return literal(self.key)
-        return trace.look_up(self.entity.name, literal(self.name))
+        said = literal(self.said)
+        return said if self.known else trace.look_up(self.entity.name, said)
 
     def _detail(self) -> str:
         return "id" if self.by_id else ""
@@ -192,8 +196,9 @@ class Conditional(One):
     operator: ClassVar[str] = "conditional"
     left: Scalar
     right: Scalar
-    then: One
-    otherwise: One
+    then: Anchor
+    otherwise: Anchor
+    """Named in the same way as the other."""
 
     def value(self, world: World) -> Key:
         """See `One`."""
@@ -201,9 +206,10 @@ class Conditional(One):
         return (self.then if larger else self.otherwise).value(world)
 
     def run(self, trace: Trace) -> Bound:
-        """See `One`. Only the branch that is taken is walked."""
-        left, right = self.left.run(trace), self.right.run(trace)
-        return (self.then if left.value > right.value else self.otherwise).run(trace)
+        """See `One`. Only the one that is chosen is looked up."""
+        values = [self.left.run(trace), self.right.run(trace)]
+        chosen = work_out("argmax", [literal(self.then.said), literal(self.otherwise.said)], values)
+        return chosen if self.then.known else trace.look_up(self.entity.name, chosen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

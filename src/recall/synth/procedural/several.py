@@ -189,22 +189,18 @@ class Several:
 
     def _both(self, calls: int, per: int, fits: Fits) -> Many:
         """What leads to two entities at once, each by a link of its own."""
-        for _ in range(4 * _TRIES):
-            entity, link = self._link(fits)
-            others = [other for other in entity.links if other is not link]
-            if not others:
-                raise DeadEndError
-            other, key = pick(self.rng, others), self.grower.any_key(entity)
-            targets = [self.world.read(entity.name, key, each.name) for each in (link, other)]
-            lists = [self.world.members(entity.name, e.name, t) for e, t in zip((link, other), targets, strict=True)]
-            kept = len({*lists[0]} & {*lists[1]})
-            if kept < 2 or max(map(len, lists)) > MOST or kept == min(map(len, lists)):
-                continue
-            pages = sum(
-                self.pages("members", entity, e.name, len(found)) for e, found in zip((link, other), lists, strict=True)
-            )
-            second = Members(entity, self.grower.anchor(self.world.skin.entity(other.to), targets[1]), other)
-            return Both(entity, self._led(entity, link, targets[:1], calls - pages - per * kept), second)
+        pairs = [(entity, one, two) for entity, one in self.terrain.links if fits(entity) for two in entity.links]
+        pairs = [(entity, one, two) for entity, one, two in pairs if one is not two]
+        self.rng.shuffle(pairs)
+        for entity, one, two in pairs:
+            meetings = self.terrain.meetings(entity.name, one.name, two.name)
+            if meetings:
+                left, right, kept = pick(self.rng, meetings)
+                lists = [(one, left), (two, right)]
+                sizes = [(link, len(self.world.members(entity.name, link.name, key))) for link, key in lists]
+                pages = sum(self.pages("members", entity, link.name, size) for link, size in sizes)
+                second = Members(entity, self.grower.anchor(self.world.skin.entity(two.to), right), two)
+                return Both(entity, self._led(entity, one, [left], calls - pages - per * kept), second)
         raise DeadEndError
 
     def _targets(self, calls: int, per: int, fits: Fits) -> Many:

@@ -1,5 +1,6 @@
 """What growing plans over one world looks up again and again."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -50,6 +51,7 @@ class Terrain:
         self._walks: dict[tuple[str, int], list[Walk]] = {}
         self._ends: dict[int, dict[Key, list[Key]]] = {}
         self._sizes: dict[tuple[str, str], dict[int, list[Key]]] = {}
+        self._meetings: dict[tuple[str, str, str], list[tuple[Key, Key, int]]] = {}
         self._values: dict[tuple[str, str], list[Any]] = {}
         while self.deepest < _DEEPEST and self.reached(self.deepest + 1):
             self.deepest += 1
@@ -94,6 +96,22 @@ class Terrain:
             known = self._sizes[entity, link] = {}
             for target, found in self.world.inverse(entity, link).items():
                 known.setdefault(len(found), []).append(target)
+        return known
+
+    def meetings(self, entity: str, one: str, two: str) -> list[tuple[Key, Key, int]]:
+        """What two links of a type lead to when several of it lead to both, and neither list is all that the other is;
+        with the number of what does.
+        """
+        known = self._meetings.get((entity, one, two))
+        if known is None:
+            left, right = self.world.column(entity, one), self.world.column(entity, two)
+            counts = Counter((left[key], right[key]) for key in self.keys[entity])
+            sizes = Counter(left.values()), Counter(right.values())
+            known = self._meetings[entity, one, two] = [
+                (*pair, count)
+                for pair, count in counts.items()
+                if 2 <= count < min(sizes[0][pair[0]], sizes[1][pair[1]])
+            ]
         return known
 
     def values(self, entity: str, word: str) -> list[Any]:
