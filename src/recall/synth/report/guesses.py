@@ -190,20 +190,27 @@ class Guesses:
         """The best constant answer: how often it is right, and what the best one earns. None for too few tasks."""
         if self.tasks < FEWEST:
             return None
-        top = self.top(3)
-        guesses = {*dict(top), *self._words()}
-        earning = max(sum(earned(reward, kept.task, guess) for kept in self.kept) for guess in guesses)
-        return Rate(self.tasks, top[0][1], earning / len(self.kept), len(self.kept))
+        top = dict(self.top(3))
+        known = {self.texts[key]: seen / self.tasks for key, seen in self.counts.most_common(50)}
+        guesses = {*top, *self._words()}
+        gains = {guess: max(0.0, known.get(guess, 0.0) + self._beyond(reward, guess)) for guess in guesses}
+        return Rate(self.tasks, max(top.values()), max(gains.values()), len(self.kept))
 
     def echo(self, reward: Reward) -> Rate:
         """The best rule that copies from the question."""
-        gains: dict[str, float] = {}
-        for kept in self.kept:
-            for rule, guess in kept.echoes.items():
-                gains[rule] = gains.get(rule, 0.0) + earned(reward, kept.task, guess)
-        return Rate(
-            self.tasks, max(self.echoed.values()) / self.tasks, max(gains.values()) / len(self.kept), len(self.kept)
-        )
+        shares = {rule: hits / self.tasks for rule, hits in self.echoed.items()}
+        gains = dict(shares)
+        for rule in shares:
+            made = [(kept.task, kept.echoes[rule], rule in kept.echoed) for kept in self.kept if rule in kept.echoes]
+            more = sum(earned(reward, task, guess) - hit for task, guess, hit in made)
+            gains[rule] = max(0.0, gains[rule] + more / len(self.kept))
+        return Rate(self.tasks, max(shares.values()), max(gains.values()), len(self.kept))
+
+    def _beyond(self, reward: Reward, guess: str) -> float:
+        """What a guess earns on the kept tasks beyond being right there; added to how often it is right on all, this is
+        a better estimate of what it earns than the mean on the kept ones alone.
+        """
+        return sum(earned(reward, kept.task, guess) - right(kept.task, guess) for kept in self.kept) / len(self.kept)
 
     def _words(self) -> Iterator[str]:
         """Guesses made of the words that most answers hold, for rewards that pay by the word."""
