@@ -95,7 +95,14 @@ class Serve(Settings):
         requests = RequestLimits(self.max_body_mb << 20, self.body_timeout_s)
         app = App(service, token, requests, BodyLimits(self.max_queries, self.max_k, topk))
         listening = Listening(
-            "retriever", self.host, self.port, token, TOKEN_VARIABLE, self.body_timeout_s, self.grace_s
+            name="retriever",
+            host=self.host,
+            port=self.port,
+            uds=None,
+            token=token,
+            token_variable=TOKEN_VARIABLE,
+            head_timeout_s=self.body_timeout_s,
+            grace_s=self.grace_s,
         )
         serve(app, service, listening)
         return 0

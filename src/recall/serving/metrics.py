@@ -18,6 +18,12 @@ TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 """The content type of a page."""
 
 
+Gauge = tuple[str, float]
+"""What it is, and its value."""
+Counters = tuple[str, tuple[str, ...], Mapping[tuple[str, ...], float]]
+"""What they are, the names of their labels, and their values by those of the labels."""
+
+
 class Histogram:
     """How often each size was seen."""
 
@@ -46,10 +52,8 @@ class Histogram:
 class Numbers:
     """What a page shows, by name."""
 
-    gauges: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    """What it is, and its value."""
-    counters: Mapping[str, tuple[str, tuple[str, ...], Mapping[tuple[str, ...], float]]] = field(default_factory=dict)
-    """What they are, the names of their labels, and their values by those of the labels."""
+    gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    counters: Mapping[str, Counters] = field(default_factory=dict)
     histograms: Mapping[str, tuple[str, Histogram]] = field(default_factory=dict)
     """What it is, and what was seen."""
 

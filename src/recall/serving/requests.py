@@ -4,9 +4,12 @@ There is no framework on this path: routing a request through one would cost mor
 """
 
 import asyncio
+import hashlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from recall.serving.access import Token
@@ -156,3 +159,13 @@ async def respond(send: Send, status: int, body: bytes, kind: bytes = JSON, retr
 def detail(message: str) -> bytes:
     """The body of an answer that is not a 200."""
     return json.dumps({"detail": message}).encode()
+
+
+def report(log: logging.Logger, what: str, error: Exception, body: bytes) -> None:
+    """Log a failure of ours: where it happened, and a checksum of what was asked, which may be anybody's secret."""
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = "" if where is None else f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
+    digest = hashlib.sha256(body).hexdigest()[:16]
+    log.error("%s failed: %s at %s; %d bytes, sha256 %s", what, type(error).__name__, place, len(body), digest)

@@ -1,11 +1,14 @@
 """Runs a service: listens, prints one line when it is ready, stops cleanly. Answering is the application's."""
 
 import asyncio
+import os
 import signal
 import socket
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from recall.errors import ConfigError
@@ -43,6 +46,8 @@ class Listening:
     host: str
     port: int
     """0 takes a free one."""
+    uds: Path | None
+    """A unix socket to listen on instead."""
     token: Token | None
     """What requests must bring."""
     token_variable: str
@@ -65,7 +70,7 @@ def serve(app: Any, life: Life, listening: Listening) -> None:
         ConfigError: the address is taken or cannot be had, or it needs a token.
         RecallError: what `life.start` raises.
     """
-    with _bound(listening) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with _socket(listening) as listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_Run(app, life, listening, listener).run())
 
 
@@ -112,6 +117,8 @@ class _Run:
         waiting.cancel()
 
     def _address(self) -> str:
+        if self._listening.uds is not None:
+            return f"unix:{self._listening.uds}"
         host, port = self._listener.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -154,6 +161,30 @@ def _server(app: Any, head_timeout_s: float) -> "uvicorn.Server":
 
 
 @contextmanager
+def _socket(listening: Listening) -> Iterator[socket.socket]:
+    """The socket, bound; a unix socket is removed in the end."""
+    path = listening.uds
+    if path is None:
+        with _bound(listening) as listener:
+            yield listener
+        return
+    _clear(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.umask(0o177)  # its owner's alone
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise ConfigError(f"--uds {path}: cannot listen there: {error.strerror or error}") from None
+        finally:
+            os.umask(before)
+        try:
+            yield listener
+        finally:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+@contextmanager
 def _bound(listening: Listening) -> Iterator[socket.socket]:
     host, port = listening.host, listening.port
     try:
@@ -170,3 +201,26 @@ def _bound(listening: Listening) -> Iterator[socket.socket]:
         except OSError as error:
             raise ConfigError(f"--port {port}: cannot listen on {host}:{port}: {error.strerror}") from None
         yield listener
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of a server that is gone.
+
+    Raises:
+        ConfigError: it is no socket, or somebody listens on it.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"--uds {path}: {error.strerror}") from None
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"--uds {path}: there is something else of that name")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink()
+            return
+    raise ConfigError(f"--uds {path}: another server listens there")

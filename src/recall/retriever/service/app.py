@@ -3,11 +3,9 @@
 Of what comes in, only sizes and checksums are ever logged.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -35,6 +33,7 @@ from recall.serving.requests import (
     admit,
     detail,
     read_body,
+    report,
     respond,
     watched,
 )
@@ -85,10 +84,10 @@ class App:
         except RetrieverBusy as busy:
             status, answer, retry_after_s = 503, detail(str(busy)), busy.retry_after_s
         except RetrieverError as error:
-            _report(path, error, body)
+            report(_log, path, error, body)
             status, answer = 500, detail(str(error))
         except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an answer
-            _report(path, error, body)
+            report(_log, path, error, body)
             status, answer = 500, detail(f"internal error: {type(error).__name__}")
         self._service.requests[name, status] += 1
         await respond(send, status, answer, kind, retry_after_s)
@@ -109,13 +108,3 @@ class App:
 def _allow(method: str, allowed: str) -> None:
     if method != allowed:
         raise RefusedError(405, f"{method[:20]} is not served here; {allowed} is")
-
-
-def _report(path: str, error: Exception, body: bytes) -> None:
-    """Log a failure of ours: where it happened, and a checksum of what was asked, which may be anybody's secret."""
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None:
-        where = where.tb_next
-    place = "" if where is None else f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
-    digest = hashlib.sha256(body).hexdigest()[:16]
-    _log.error("%s failed: %s at %s; %d bytes, sha256 %s", path, type(error).__name__, place, len(body), digest)

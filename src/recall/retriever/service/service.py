@@ -11,7 +11,7 @@ from recall.errors import RetrieverBusy
 from recall.retriever.base import Retriever
 from recall.retriever.service.batcher import Batcher, BatchLimits
 from recall.retriever.service.hits import Cache, Hits
-from recall.serving.metrics import Histogram, Numbers, page
+from recall.serving.metrics import Counters, Histogram, Numbers, page
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ class Service:
             "queries_waiting": ("Queries that wait for their search.", 0.0 if batcher is None else batcher.waiting),
             "searches_running": ("Searches that run now.", 0.0 if batcher is None else batcher.running),
         }
-        counters: dict[str, tuple[str, tuple[str, ...], dict[tuple[str, ...], float]]] = {
+        counters: dict[str, Counters] = {
             "requests": (
                 "Requests.",
                 ("endpoint", "code"),

@@ -5,74 +5,52 @@ sizes are ever logged.
 """
 
 import asyncio
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from recall.errors import ConfigError, SandboxBusy, SandboxError
-from recall.sandbox.service import fusion, metrics
-from recall.sandbox.service.access import Token
+from recall.sandbox.service import fusion
 from recall.sandbox.service.admission import QueueFull
 from recall.sandbox.service.bodies import BodyError, batch_body, call_body, fork_body, open_body, parse
 from recall.sandbox.service.registry import Entry, EvictedSessionError, UnknownSessionError
 from recall.sandbox.service.service import Service
+from recall.serving.access import Token
+from recall.serving.metrics import TYPE
+from recall.serving.requests import (
+    HungUpError,
+    Receive,
+    RefusedError,
+    RequestLimits,
+    Scope,
+    Send,
+    admit,
+    read_body,
+    report,
+    respond,
+    watched,
+)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Answer = tuple[int, Any]
 """An HTTP status and the JSON value, or the text as bytes, of the body."""
 
-_WATCH_AFTER_S = 0.02
-"""A call that takes longer is given up when its client hangs up; watching the others would cost as much as they do."""
-_DRAIN_BYTES = 64 << 20
-_DRAIN_S = 2.0
 _log = logging.getLogger("recall.sandbox")
 
 
 @dataclass(frozen=True, slots=True)
-class AppLimits:
+class AppLimits(RequestLimits):
     """What one request may be."""
 
-    body_bytes: int = 8 << 20
-    """Bytes of a body."""
-    body_timeout_s: float = 30.0
-    """Seconds in which a body must have come in."""
     code_memory_mb: int = 1024
     """MiB of a script of `/run_code`."""
-
-
-class _AnswerError(Exception):
-    """An answer other than 200 that ends a request early."""
-
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
-        super().__init__(status)
-        self.status, self.body = status, body
-
-
-class _HungUpError(Exception):
-    """The client is gone; nobody wants an answer."""
 
 
 def encode(value: Any) -> bytes:
     """JSON as UTF-8. What a tool returned was read from JSON, so it can be written again."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def report(what: str, error: Exception, body: bytes) -> None:
-    """Log a failure of ours: where it happened, and a hash of what was asked, which may be anybody's secret."""
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None:
-        where = where.tb_next
-    place = "" if where is None else f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
-    digest = hashlib.sha256(body).hexdigest()[:16]
-    _log.error("%s failed: %s at %s; %d bytes, sha256 %s", what, type(error).__name__, place, len(body), digest)
 
 
 class App:
@@ -104,30 +82,30 @@ class App:
         streams = parts == ("execute_batch",) and scope["method"] == "POST"
         name, body = "unknown", b""
         try:
-            self._admit(scope, parts)
+            admit(scope, None if parts == ("healthz",) else self._token)
             if streams:
                 name = "execute_batch"
-                body = await self._body(scope, receive)
+                body = await read_body(scope, receive, self.limits)
                 items = batch_body(parse(body))
                 if b"stream=1" in scope["query_string"].split(b"&"):
                     self._service.metrics.requests[name, 200] += 1
-                    await self._watched(receive, _Stream(self, items, send).run())
+                    await watched(receive, _Stream(self, items, send).run())
                     return
-                answer: Answer = 200, await self._watched(receive, self._all(items))
+                answer: Answer = 200, await watched(receive, self._all(items))
             else:
                 name, handler, id = self._route(scope["method"], parts)
-                body = await self._body(scope, receive) if scope["method"] == "POST" else b""
+                body = await read_body(scope, receive, self.limits) if scope["method"] == "POST" else b""
                 arguments = (body,) if id is None else (body, id)
-                answer = await self._watched(receive, handler(*arguments))
-        except _HungUpError:
+                answer = await watched(receive, handler(*arguments))
+        except HungUpError:
             self._service.metrics.requests[name, 499] += 1
             return
-        except _AnswerError as failure:
-            answer = failure.status, failure.body
+        except RefusedError as refusal:
+            answer = refusal.status, {"detail": str(refusal)}
         except Exception as error:  # noqa: BLE001 - the one place where any failure becomes an answer
             answer = self.failure(error, retried_as=504 if parts == ("run_code",) else 0)
             if answer[0] == 500:
-                report(f"{scope['method']} /{name}", error, body)
+                report(_log, f"{scope['method']} /{name}", error, body)
         self._service.metrics.requests[name, answer[0]] += 1
         await self._respond(send, *answer)
 
@@ -138,7 +116,7 @@ class App:
         except Exception as error:  # noqa: BLE001 - one bad item must not fail the batch
             status, body = self.failure(error)
             if status == 500:
-                report("an item of a batch", error, encode(value))
+                report(_log, "an item of a batch", error, encode(value))
             return {"result": None, "output": "", "error": None, "status": "refused", **body, "code": status}
 
     def failure(self, error: Exception, *, retried_as: int = 0) -> Answer:
@@ -162,113 +140,24 @@ class App:
                 return 500, {"error": str(error), "infra_error": True}
         return 500, {"error": f"internal error: {type(error).__name__}", "infra_error": True}
 
-    def _admit(self, scope: Scope, parts: Sequence[str]) -> None:
-        headers = scope["headers"]
-        if any(name == b"origin" for name, _ in headers):
-            raise _AnswerError(403, {"detail": "Requests from web pages are not served"})
-        if self._token is not None and parts != ("healthz",) and not self._token.admits(headers):
-            raise _AnswerError(401, {"detail": "A bearer token is needed"})
-
     def _route(self, method: str, parts: tuple[str, ...]) -> tuple[str, Callable[..., Awaitable[Answer]], str | None]:
         id = parts[1] if len(parts) > 1 and parts[0] == "sessions" else None
         known = parts if id is None else ("sessions", "*", *parts[2:])
         methods = self._routes.get(known)
         if methods is None and parts != ("execute_batch",):
-            raise _AnswerError(404, {"detail": "Not Found"})
+            raise RefusedError(404, "Not Found")
         if methods is None or method not in methods:
-            raise _AnswerError(405, {"detail": "Method Not Allowed"})
+            raise RefusedError(405, "Method Not Allowed")
         return "/".join(known), methods[method], id
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        limit = self.limits.body_bytes
-        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        too_large = _AnswerError(413, {"detail": f"The body is larger than {limit} bytes"})
-        if int(announced) > limit:
-            await self._drain(receive)
-            raise too_large
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            return bytes(message.get("body", b""))
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(self.limits.body_timeout_s):
-                while True:
-                    if message["type"] == "http.disconnect":
-                        raise _HungUpError
-                    parts.append(bytes(message.get("body", b"")))
-                    size += len(parts[-1])
-                    if size > limit:
-                        break
-                    if not message.get("more_body"):
-                        return b"".join(parts)
-                    message = await receive()
-        except TimeoutError:
-            raise _AnswerError(408, {"detail": f"The body took longer than {self.limits.body_timeout_s:g} s"}) from None
-        await self._drain(receive)
-        raise too_large
-
-    async def _drain(self, receive: Receive) -> None:
-        """Read on for a while: a client that is still sending would see a reset instead of the answer."""
-        size = 0
-        try:
-            async with asyncio.timeout(_DRAIN_S):
-                while size < _DRAIN_BYTES:
-                    message = await receive()
-                    size += len(message.get("body", b""))
-                    if not message.get("more_body"):
-                        return
-        except TimeoutError:
-            return
-
-    async def _watched(self, receive: Receive, work: Any) -> Any:
-        """Do `work`; where it takes long, give it up when the client hangs up.
-
-        Raises:
-            _HungUpError: it did.
-        """
-        task = asyncio.current_task()
-        assert task is not None, "a request is served by a task"
-        watcher: asyncio.Task[None] | None = None
-        gone = False
-
-        async def watch() -> None:
-            nonlocal gone
-            while (await receive())["type"] != "http.disconnect":
-                continue
-            gone = True
-            task.cancel()
-
-        def begin() -> None:
-            nonlocal watcher
-            watcher = asyncio.ensure_future(watch())
-
-        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if gone:
-                task.uncancel()
-                raise _HungUpError from None
-            raise
-        finally:
-            timer.cancel()
-            if watcher is not None:
-                watcher.cancel()
-
     async def _respond(self, send: Send, status: int, value: Any) -> None:
-        body = value if isinstance(value, bytes) else encode(value)
-        headers = [
-            (b"content-type", metrics.TYPE if isinstance(value, bytes) else b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        if status in (429, 503, 504) and isinstance(value, dict) and "retry_after_s" in value:
-            headers.append((b"retry-after", str(max(1, round(value["retry_after_s"]))).encode()))
-        if status in (408, 413):
-            headers.append((b"connection", b"close"))
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        retry_after_s = None
+        if status in (429, 503, 504) and isinstance(value, dict):
+            retry_after_s = value.get("retry_after_s")
+        if isinstance(value, bytes):
+            await respond(send, status, value, TYPE)
+        else:
+            await respond(send, status, encode(value), retry_after_s=retry_after_s)
 
     async def _all(self, items: Sequence[Any]) -> list[dict[str, Any]]:
         async with asyncio.TaskGroup() as group:
@@ -306,7 +195,7 @@ class App:
         except SandboxBusy:
             raise
         except SandboxError as error:
-            report("POST /run_code", error, body)
+            report(_log, "POST /run_code", error, body)
             return 200, fusion.refusal(str(error))
 
     async def _healthz(self, _: bytes) -> Answer:
