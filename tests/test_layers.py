@@ -28,9 +28,9 @@ LAYERS: dict[str, tuple[int, ...]] = {
 }
 """The layer of each module or package directly under `recall`; a package's own modules may import each other.
 
-Two layers have an order within: in layer 1 `tool_calls` finds answers with `answers`, and in layer 6 what reads and writes
-rows comes first, then what makes or shows data, then what plays episodes, then `trainers`, which learn from what was played. Imports point
-strictly downward in this order too, so two units of the same place know nothing of each other.
+Two layers have an order within: in layer 1 `tool_calls` finds answers with `answers`, and in layer 6 what reads and
+writes rows comes first, then what makes or shows data, then what plays episodes, then `trainers`, which learn from what
+was played. Imports point strictly downward in this order too, so two units of the same place know nothing of each other.
 """
 
 ENGINES = {

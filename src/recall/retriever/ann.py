@@ -85,14 +85,16 @@ def build(kind: AnnKind, vectors: Array, path: Path, settings: AnnSettings, repo
     names = {
         "hnsw": f"HNSW{settings.links},Flat",
         "ivf-sq8": f"IVF{settings.lists},SQ8",
-        "ivf-pq": f"IVF{settings.lists},PQ{settings.code_bytes}",
+        # np: without training for comparisons of codes by Hamming distance, which take minutes and are not used here
+        "ivf-pq": f"IVF{settings.lists},PQ{settings.code_bytes}np",
     }
     index: Any = faiss.index_factory(dim, names[kind], faiss.METRIC_INNER_PRODUCT)
     if kind == "hnsw":
         index.hnsw.efConstruction = settings.ef_build
     else:
         report("placing the lists", 0, 1)
-        index.cp.min_points_per_centroid = 1  # the number of lists was chosen with that in mind
+        for clustering in (index.cp, index.pq.cp) if kind == "ivf-pq" else (index.cp,):
+            clustering.min_points_per_centroid = 1  # the numbers were chosen with the size of the corpus in mind
         index.train(_sample(vectors, max(64 * settings.lists, 1 << 16)))
     for block in blocks(vectors, _BLOCK, report, f"indexing ({kind})"):
         index.add(block)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from recall.config import Settings
@@ -32,10 +33,8 @@ class Bm25:
 
     def __init__(self, directory: Path, tokenizer: Tokenizer) -> None:
         import bm25s
-        import numpy as np
 
         self._index: Any = bm25s.BM25.load(directory, mmap=True, show_progress=False)
-        self._rows = np.arange(self._index.scores["num_docs"], dtype=np.int32)
         self._vocabulary: dict[str, int] = self._index.vocab_dict
         self._tokenizer = tokenizer
 
@@ -57,4 +56,5 @@ class Bm25:
         if not known:
             return []
         scores = self._index.get_scores_from_ids(known)
-        return [hit for hit in best(self._rows, scores, k) if hit[1] > 0]
+        touched = np.flatnonzero(scores)  # every other passage shares no word with the query
+        return best(touched, scores[touched], k)

@@ -23,7 +23,7 @@ from recall.retriever.ann import AnnKind, AnnSettings
 from recall.retriever.bm25 import Bm25, Bm25Settings
 from recall.retriever.corpus import Corpus, prepare
 from recall.retriever.encoder import Encoder, EncoderSettings
-from recall.retriever.files import FileFacts
+from recall.retriever.files import FileFacts, sample_of
 from recall.retriever.fulltext import AnalyserSettings, FullText
 from recall.retriever.manifest import IndexFacts, Kind, Manifest
 from recall.retriever.progress import Report, silent
@@ -221,6 +221,7 @@ class _Work:
         shape = self.settings.ann.resolved("hnsw", len(corpus), encoder.facts.dim)
         return {
             "path": str(source.absolute()),
+            "sample": sample_of(source),
             "encoder": encoder.facts.model_dump(mode="json"),
             "holds": list(ann.names_of(source)),
             "ann": shape.model_dump(mode="json"),

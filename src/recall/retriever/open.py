@@ -32,7 +32,7 @@ from recall.retriever.rerank import CrossEncoder, Reranked, RerankSettings
 from recall.retriever.tokens import Tokenizer, TokenizerSettings
 from recall.retriever.vectors import VectorFacts, VectorSettings, map_vectors
 
-_STORAGE = ("path", "relative", "model", "revision", "file", "offset", "source")
+_STORAGE = ("path", "relative", "model", "revision", "file")
 """Fields that say where something is, and not what it finds."""
 
 

@@ -21,11 +21,13 @@ from recall.retriever.progress import Report, silent
 from recall.store import write_atomic
 
 Array = np.ndarray[Any, np.dtype[Any]]
-PROBES = 4
+PROBES = 8
 """Rows that are encoded again when vectors from elsewhere are taken over."""
 _ALIKE = 0.95
 """The least cosine of such a row with its vector: a wrong model, prefix or pooling, or shifted rows, stay well below,
 another cut of long passages and float16 well above."""
+_NEAR = 0.01
+"""How much nearer to a vector another of these rows may be, where encoders put all texts close together."""
 
 
 class VectorSettings(Settings):
@@ -216,10 +218,14 @@ def alike(vector: Any, corpus: Corpus, encoder: Encoder, where: str) -> None:
     """
     rows = sorted({len(corpus) * part // PROBES for part in range(PROBES)})
     made = encoder.encode([corpus[row].contents for row in rows], "passage")
-    for row, mine in zip(rows, made, strict=True):
-        stored = vector(row)
-        cosine = float(stored @ mine / max(np.linalg.norm(stored) * np.linalg.norm(mine), 1e-12))
-        if cosine < _ALIKE:
+    stored = np.stack([vector(row) for row in rows])
+    lengths = np.linalg.norm(stored, axis=1)[:, None] * np.linalg.norm(made, axis=1)[None]
+    cosines = stored @ made.T / np.maximum(lengths, 1e-12)
+    for place, row in enumerate(rows):
+        cosine = cosines[place, place]
+        if (
+            cosine < _ALIKE or cosine < cosines[place].max() - _NEAR
+        ):  # another row may say the same, but not say it better
             raise ConfigError(
                 f"{where}: row {row + 1} is not what {encoder.facts.model} makes of it (cosine {cosine:.2f}):"
                 " another model, prefix or pooling, or another corpus"
