@@ -98,7 +98,7 @@ def test_a_program_passes_json_both_ways_and_counts_only_calls() -> None:
         seen.append(arguments)
         return (1, 2)
 
-    program = [
+    program: list[dict[str, Any]] = [
         {"name": "pair", "arguments": {"of": "x"}},
         {"value": {"$op": "sum", "of": [{"$ref": 0}]}},
         {"name": "pair", "arguments": {"of": {"$ref": 1}}},
