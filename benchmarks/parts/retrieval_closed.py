@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from parts.memory import own_mb
-from recall.datasets.closed import write_corpus
+from recall.datasets.closed import contents_of, write_corpus
 from recall.datasets.qa import Question, read_questions
 from recall.retriever.build import BuildSettings, build
 from recall.retriever.encoder import EncoderSettings
@@ -25,7 +25,8 @@ from recall.retriever.open import OpenSettings, open_index
 from recall.retriever.progress import Report
 from recall.retriever.vectors import VectorFacts, map_vectors
 
-SETS = ("hotpotqa", "2wikimultihopqa", "musique")
+SETS = {"hotpot": "hotpotqa", "2wiki": "2wikimultihopqa", "musique": "musique"}
+"""The benchmarks, by the names that the tables have for them, with their folders."""
 DISTRACTORS = (
     "2wikimultihopqa/distractor_corpus_6119.jsonl",
     "wiki18_sample/passages.jsonl",
@@ -54,10 +55,8 @@ class Closed:
 
 def closed_corpus(data: Path, to: Path) -> Closed:
     """Write the corpus of the questions in `data`, which is laid out as `recall data download` does it."""
-    files = [data / name / "dev_with_context.jsonl" for name in SETS]
+    files = [data / folder / "dev_with_context.jsonl" for folder in SETS.values()]
     write_corpus([*files, *(data / name for name in DISTRACTORS)], to)
-    from recall.datasets.closed import contents_of
-
     questions = {name: read_questions(file) for name, file in zip(SETS, files, strict=True)}
     return Closed(to, list(contents_of(to)), questions)
 
