@@ -273,3 +273,14 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     (index / "manifest.json").write_text('{"format": 2}')
     with pytest.raises(ConfigError, match="not a manifest of this version: format"):
         open_retriever(index)
+
+
+async def test_tantivy_leaves_stop_words_out_of_queries_that_have_others(tmp_path: Path) -> None:
+    texts = [("The The", "The The are a band."), ("Which", "Which is of the and to."), ("Ada", "Ada and the engine.")]
+    index = built(tmp_path, "tantivy", texts)
+    answers = await found(index, ["the engine", "and to the", "of which"], 3)
+    assert [passage.id for passage in answers[0]] == ["d2"]
+    assert answers[1][0].id == "d1"
+    assert [passage.id for passage in answers[2]] == ["d1"]
+    own = built(tmp_path / "own", "tantivy", texts, analyser=AnalyserSettings(stopwords=("engine",)))
+    assert len((await found(own, ["the engine"], 3))[0]) == 3

@@ -94,14 +94,16 @@ def vectors(directory: Path, rows: int) -> Array:
 
 
 def questions(corpus: Path, rows: int) -> list[str]:
-    """Queries: eight words of a passage and the words around them that questions have."""
+    """Queries: of a passage the four rarest words, as names in questions are, four others, and words of questions."""
     random, wanted = np.random.default_rng(11), {}
+    ranks = {word: rank for rank, word in enumerate(words().tolist())}
     picked = set(random.choice(rows, QUERIES, replace=False).tolist())
     with open(corpus, encoding="utf-8") as file:
         for row, line in enumerate(file):
             if row in picked:
-                text = json.loads(line)["contents"].split()[2:]
-                wanted[row] = "which is the " + " ".join(random.choice(text, 8, replace=False)) + " of that"
+                text = sorted(json.loads(line)["contents"].split()[2:], key=lambda word: -ranks[word])
+                picked_words = [*text[:4], *random.choice(text[4:], 4, replace=False)]
+                wanted[row] = f"which is the {' '.join(picked_words)} of that"
     return [wanted[row] for row in sorted(wanted)]
 
 

@@ -160,7 +160,7 @@ class _Work:
             tokenizer = settings.tokenizer.resolved()
             return {"bm25": settings.bm25.model_dump(mode="json"), "tokenizer": tokenizer.model_dump(mode="json")}
         if kind == "tantivy":
-            return {"analyser": settings.analyser.model_dump(mode="json")}
+            return {"analyser": settings.analyser.resolved().model_dump(mode="json")}
         if kind == "faiss":
             return self._given_faiss()
         vectors = self._embedded()

@@ -15,6 +15,18 @@ from recall.config import Settings
 _REMEMBERED = 1 << 20
 """Words whose stems are remembered, so that odd queries cannot fill the memory."""
 
+StopWords = Literal["english", "none"] | tuple[str, ...]
+"""Words that say nothing: bm25s's English ones, none, or a list."""
+
+
+def written_out(stopwords: StopWords) -> tuple[str, ...]:
+    """Stop words as a list."""
+    if not isinstance(stopwords, str):
+        return stopwords
+    from bm25s.stopwords import STOPWORDS_EN
+
+    return tuple(STOPWORDS_EN) if stopwords == "english" else ()
+
 
 class TokenizerSettings(Settings):
     """How a text is cut into words."""
@@ -23,7 +35,7 @@ class TokenizerSettings(Settings):
     """A regular expression of what a word is."""
     lower: bool = True
     """Whether case is ignored."""
-    stopwords: Literal["english", "none"] | tuple[str, ...] = "english"
+    stopwords: StopWords = "english"
     """Words that are left out: bm25s's English ones, none, or a list."""
     stemmer: str = "english"
     """A Snowball stemmer of PyStemmer, such as english, german, french; or none."""
@@ -43,15 +55,8 @@ class TokenizerSettings(Settings):
         Raises:
             ConfigError: there is no such stemmer.
         """
-        from bm25s.stopwords import STOPWORDS_EN
-
         _stemmer(self.stemmer)
-        words = (
-            {"english": tuple(STOPWORDS_EN), "none": ()}.get(self.stopwords)
-            if isinstance(self.stopwords, str)
-            else self.stopwords
-        )
-        return self.model_copy(update={"stopwords": words})
+        return self.model_copy(update={"stopwords": written_out(self.stopwords)})
 
 
 class Tokenizer:
