@@ -123,8 +123,8 @@ class Block:
         """Tasks of this world with the source that they share: the tools that any of them shows, over all rows."""
         shown = {tool.spec.name for each in certified for tool in each.tools}
         every = [tool for tool in (*self.tools.values(), *self.distractors.tools) if tool.spec.name in shown]
-        read = {tool.operation.entity for tool in every if tool.operation.verb == "other"}
-        beside = {name: rows for name, rows in self.distractors.tables.items() if name in read}
+        sources = "".join(tool.source for tool in every if tool.operation.verb == "other")
+        beside = {name: rows for name, rows in self.distractors.tables.items() if f'"{name}"' in sources}
         changing = any(each.task.changes is not None for each in certified)
         source = source_of({**self._tables, **beside}, every, self.style, changing=changing)
         return [replace(each.task, env=source) for each in certified]
@@ -158,36 +158,50 @@ class Block:
         Raises:
             RejectedError: it does not hold up.
         """
-        answers = elsewhere(plan, plan.value(self.world), self.others)
+        draft, shown = self.draft(rng, plan)
+        shortest = self.certify(draft)
+        if draft.changes is None and rng.random() < self.recipe.missing:
+            return self._unknowable(rng, draft, label, shown)
+        changed = sum(value != draft.answer.value for _, value in draft.answers) / len(draft.answers)
+        about = self._about(draft, shown) | {"shortest": shortest, "counterfactual": changed}
+        accepted, answer_type = _accepted(plan, draft.answer.value)
+        program = _finished(plan, draft.trace, draft.answer)
+        return self._certified(label, draft, about, [*draft.visible.values()], accepted, answer_type, program)
+
+    def draft(self, rng: random.Random, plan: Scalar) -> tuple[Draft, dict[str, int]]:
+        """What is to be certified, and how many of the tools that it shows are there to distract, by sort.
+
+        Raises:
+            RejectedError: the answer stays when the facts change.
+        """
+        value = plan.value(self.world)
+        answers = elsewhere(plan, value, self.others)
         trace, answer, changes = self._carried_out(plan)
-        if answer.value != plan.value(self.world):
-            raise RuntimeError(f"{label.id}: tools give {answer.value!r}, rows {plan.value(self.world)!r}")
-        missing = changes is None and rng.random() < self.recipe.missing
+        if answer.value != value:
+            raise RuntimeError(f"{plan.template}: the tools give {answer.value!r}, the rows {value!r}")
         voice = Voice(rng, plain=self.recipe.plain, ids=self.world.keyed == "id")
         question = voice.question(plan, unknowable=self.recipe.missing > 0)
         hidden = cheaper_listings(plan, self.world, self.tools, len(trace.items))
         visible, shown = self._visible(rng, trace, hidden)
-        draft = Draft(plan, question, trace, answer, {tool.operation: tool for tool in visible}, answers)
-        with self._elsewhere.episode(plan) as function:
-            shortest = certify(draft, self.world, self.others, Trace(self.tools, function), self.shuffled)
-        if missing:
-            return self._unknowable(rng, draft, label, shown)
-        changed = sum(value != answer.value for _, value in answers) / len(answers)
-        about = self._about(draft, shown) | {"shortest": shortest, "counterfactual": changed}
-        accepted, answer_type = _accepted(plan, answer.value)
-        program = _finished(plan, trace, answer)
-        return self._certified(label, draft, about, visible, accepted, answer_type, program, changes)
+        by_operation = {tool.operation: tool for tool in visible}
+        stateless = self.recipe.stateless
+        return Draft(plan, question, trace, answer, changes, by_operation, answers, stateless=stateless), shown
+
+    def certify(self, draft: Draft) -> int:
+        """Check a draft, and say how many calls it takes at least; see `certify.certify`."""
+        with self._elsewhere.episode(draft.plan) as function:
+            return certify(draft, self.world, self.others, Trace(self.tools, function), self.shuffled)
 
     def _certified(
         self, label: Label, draft: Draft, about: dict[str, Any], tools: Sequence[Tool], accepted: tuple[str, ...],
-        answer_type: AnswerType, program: Sequence[Mapping[str, Any]], changes: Mapping[str, Any] | None = None,
+        answer_type: AnswerType, program: Sequence[Mapping[str, Any]],
     ) -> Certified:  # fmt: skip
         about |= {"seed": label.seed, "index": label.index}
         task = Task(
             id=label.id, question=draft.question, ground_truth=accepted,
             tools=tuple(tool.spec for tool in tools),
             answer_type=answer_type, data_source="recall_procedural", split=label.split, depth=about["calls"],
-            kind=f"{about['family']}{len(draft.trace.items)}", reference=tuple(program), changes=changes,
+            kind=f"{about['family']}{len(draft.trace.items)}", reference=tuple(program), changes=draft.changes,
             extra={"synth": about},
         )  # fmt: skip
         return Certified(task, tuple(tools), tuple(draft.trace.results) if about["calls"] else ())

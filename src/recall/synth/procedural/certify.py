@@ -39,10 +39,14 @@ class Draft:
     trace: Trace
     """The reference run."""
     answer: Bound
+    changes: Mapping[str, Any] | None
+    """What the reference run left behind; None where it changes nothing."""
     visible: Mapping[Operation, Tool]
     """The tools that the task shows, by what they do."""
     answers: Answers
     """The answers in the counterfactual worlds; see `elsewhere`."""
+    stateless: bool = False
+    """Whether the published sandbox has to be able to run it, which shows results like 0 and [] as nothing."""
 
 
 def elsewhere(plan: Scalar, answer: Any, others: Sequence[World]) -> Answers:
@@ -84,6 +88,8 @@ def certify(draft: Draft, world: World, others: Sequence[World], again: Trace, s
     answer = draft.answer.value
     if answer is None or answer == "" or answer == []:
         raise RejectedError("solvable", "the answer is empty")
+    if draft.stateless and not all(draft.trace.results):
+        raise RejectedError("solvable", "a result is shown as nothing")
     for text in literals(draft.plan):
         if not says(draft.question, text):
             raise RejectedError("provenance", "the question leaves a literal out")

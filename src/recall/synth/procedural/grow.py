@@ -91,7 +91,8 @@ class Grower:
         yield self.combine, needs("combine"), 2, 2.0 * has(_adds)
         yield self.days, needs("days"), 1, 1.0 * has(_is_day)
         yield self.convert, needs("convert"), 1, 1.0 * has(lambda kind: _pays(kind) or _rescales(kind))
-        yield self.updated, needs("update", "members"), 3, 1.5 * has(_adds)
+        measured = {"total", "count"} & self.operators
+        yield self.updated, needs("update", "members"), 3, 1.5 * (has(_adds) and bool(measured))
 
     # One entity
 
@@ -321,6 +322,7 @@ class Grower:
         """A change, and then a sum or a multiple that it bears on."""
         movable = [(entity, move) for entity in self.world.skin.entities for move in entity.moves]
         acting = [entity for entity in self.world.skin.entities if entity.states and entity.links]
+        acting = acting if "where" in self.operators else []
         if movable and (not acting or self.rng.random() < 0.4):
             entity, move = pick(self.rng, movable)
             return self._moved(entity, move.verb, next(link for link in entity.links if link.name == move.link), calls)
@@ -331,9 +333,13 @@ class Grower:
     def _looked_up(self) -> bool:
         return self.world.keyed == "id" and self.rng.random() < 0.5
 
+    def _counts(self) -> bool:
+        """Whether what a change bears on is a number of entities, and not a sum over them."""
+        return "total" not in self.operators or ("count" in self.operators and self.rng.random() < 0.35)
+
     def _moved(self, entity: Entity, verb: str, link: Link, calls: int) -> Scalar:
         """A link of an entity pointed elsewhere, and then something about all that lead there."""
-        to, times = self.world.skin.entity(link.to), self.rng.random() < 0.35
+        to, times = self.world.skin.entity(link.to), self._counts()
         found, led = self._looked_up(), self._looked_up()
         options = []
         for size, targets in self.terrain.by_size(entity.name, link.name).items():
@@ -354,7 +360,7 @@ class Grower:
 
     def _acted(self, entity: Entity, calls: int) -> Scalar:
         """A change of state of one entity of several, or of all that can change so, and then something about them."""
-        states, times, alone = entity.states, self.rng.random() < 0.35, self.rng.random() < 0.6
+        states, times, alone = entity.states, self._counts(), self.rng.random() < 0.6
         assert states is not None
         recorded = Operation("record", entity.name) in self.tools
         state = self.world.column(entity.name, states.field)

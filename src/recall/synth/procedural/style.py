@@ -50,7 +50,7 @@ _KEYS: Mapping[str, Sequence[str]] = MappingProxyType(
 
 _PLAIN: Mapping[str, Sequence[str]] = MappingProxyType(
     {
-        **dict.fromkeys(_NAMES, ("{entity}_{word}",)),
+        **_NAMES,
         "field": (
             "get_{word}", "find_{word}", "lookup_{word}", "fetch_{word}", "{word}_of", "{word}", "query_{word}",
             "{word}_lookup",
