@@ -247,6 +247,8 @@ class Block:
             RejectedError: the answer does not hang on any one thing.
         """
         hidden, _ = unknowable.without(rng, draft.plan, self.world, draft.visible)
+        if len(hidden) == len(draft.visible):
+            raise RejectedError("solvable", "no tool would be left")
         about = self._about(draft, {**shown, "missing": 1})
         about |= {"calls": 0, "depth": 0, "shortest": 0, "width": 0, "turns": 1, "retries": 0}
         about["levels"] = {**about["levels"], "unknowable": 1}

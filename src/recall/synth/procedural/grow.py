@@ -64,7 +64,7 @@ class Grower:
     ) -> None:  # fmt: skip
         self.rng, self.terrain, self.recipe, self.rates, self.tools = rng, terrain, recipe, rates, tools
         self.world = terrain.world
-        self.operators = frozenset[Operator](recipe.operators)
+        self.operators = frozenset[Operator](recipe.operators) - {"update" if recipe.stateless else ""}
         self.several = Several(self)
 
     def form(self, calls: int) -> Form:

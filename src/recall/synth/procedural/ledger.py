@@ -1,6 +1,6 @@
 """A world that keeps count: what working a plan out would cost an agent, without any tool being called."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from recall.synth.procedural.tools import Operation, Tool
@@ -63,9 +63,11 @@ class Ledger(World):
         self._made.update((*call, page) for page in range(tool.pages_of(len(found))))
         return found
 
-    def spend(self, verb: str, *arguments: Any) -> None:
+    def spend(self, operation: Hashable, *arguments: Any) -> None:
         """See `World`."""
-        self._made.add((verb, *arguments))
+        if operation not in self._tools:
+            raise CannotRunError(f"no tool does {operation}")
+        self._made.add((operation, *arguments))
 
     def changed(self, entity: str, word: str, values: Mapping[Key, Any]) -> "Ledger":
         """See `World`. What was changed need not be read; a list that it bears on would have to be read again."""

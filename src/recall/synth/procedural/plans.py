@@ -138,7 +138,7 @@ class Anchor(One):
     def value(self, world: World) -> Key:
         """See `One`."""
         if not self.known:
-            world.spend("lookup", self.entity.name, self.key)
+            world.spend(Operation("lookup", self.entity.name), self.key)
         return self.key
 
     def run(self, trace: Trace) -> Bound:

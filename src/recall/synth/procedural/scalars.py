@@ -104,7 +104,7 @@ class Combine(Scalar):
         """See `Scalar`."""
         left, right = self.left.value(world), self.right.value(world)
         if self.tool:
-            world.spend("add" if self.sum else "subtract", left, right)
+            world.spend(Operation("add" if self.sum else "subtract"), left, right)
         return OPERATIONS["sum" if self.sum else "difference"](left, right)
 
     def run(self, trace: Trace) -> Bound:
@@ -190,7 +190,7 @@ class Convert(Scalar):
     def value(self, world: World) -> Any:
         """See `Scalar`."""
         amount = self.source.value(world)
-        world.spend("rate", self.currency)
+        world.spend(Operation("rate", "currency"), self.currency)
         return OPERATIONS["round"](OPERATIONS["product"](amount, self.rate), 2)
 
     def run(self, trace: Trace) -> Bound:
@@ -234,7 +234,7 @@ class Acted(Scalar):
         keys = self.changed.value(world)
         keys = [keys] if isinstance(keys, str) else keys
         for key in keys:
-            world.spend("act", self.changed.entity.name, self.action.verb, key)
+            world.spend(Operation("act", self.changed.entity.name, self.action.verb), key)
         return world.changed(self.changed.entity.name, self.states.field, dict.fromkeys(keys, self.action.target))
 
     def value(self, world: World) -> Any:
@@ -265,7 +265,7 @@ class Moved(Scalar):
     def after(self, world: World) -> World:
         """The world once it is done."""
         entity, key, target = self.changed.entity.name, self.changed.value(world), self.target.value(world)
-        world.spend("move", entity, self.verb, key, target)
+        world.spend(Operation("move", entity, self.verb), key, target)
         return world.changed(entity, self.link.name, {key: target})
 
     def value(self, world: World) -> Any:

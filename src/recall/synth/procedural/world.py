@@ -6,7 +6,7 @@ worlds that a certificate compares, only what is looked at is ever drawn.
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -103,7 +103,7 @@ class World:
         column = self.column(entity, word)
         return [key for key in self.named[entity] if low <= column[key] <= high]
 
-    def spend(self, verb: str, *arguments: Any) -> None:
+    def spend(self, operation: Hashable, *arguments: Any) -> None:
         """Told of every other call that an agent makes where a plan's value is worked out; see `Ledger`."""
 
     def name_of(self, entity: str, key: Key) -> str:
