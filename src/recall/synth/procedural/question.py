@@ -144,8 +144,8 @@ class Voice(Discourse):
         match node:
             case Read():
                 return self._of(node.column.noun, node.source, genitive=not self._operands)
-            case Called():
-                return self.one(node.source)
+            case Called(source=Hop() as source):
+                return self._of(source.link.noun, source.source)
             case Total():
                 ways = phrases.TOTALS[1:] if "total" in node.column.noun else phrases.TOTALS
                 ways = ways[:-1] if self._operands else ways
@@ -350,7 +350,8 @@ class Voice(Discourse):
         return self._introduced(node, said, node.entity.plural, self._way(("these", "those")))
 
     def _both(self, node: Both) -> str:
-        words = {"left": self.many(node.left), "right": self.many(node.right), "plural": node.entity.plural}
+        left, right = self.many(node.left, apart=False), self.many(node.right, apart=False)
+        words = {"left": left, "right": right, "plural": node.entity.plural}
         if self._operands or self._chance(0.3):
             said = self._way(phrases.BOTH_APART).format(**words)
             return self._introduced(node, said, node.entity.plural, "these")
