@@ -19,7 +19,7 @@ from recall.sandbox.local import LocalSandbox
 from recall.synth.procedural import closure, unknowable
 from recall.synth.procedural.block import Block
 from recall.synth.procedural.certify import Draft, RejectedError, bare, elsewhere, provenance
-from recall.synth.procedural.distractors import draw_distractors
+from recall.synth.procedural.distractors import Distractors
 from recall.synth.procedural.grow import DeadEndError
 from recall.synth.procedural.ledger import Ledger
 from recall.synth.procedural.plans import Above, Anchor, Hop, Many, One, Scalar, Where
@@ -54,7 +54,7 @@ def chain() -> tuple[Block, Draft]:
 
 def anchor_of(draft: Draft) -> Anchor:
     """The entity that its question names."""
-    return next(node for node in draft.plan.walk() if isinstance(node, Anchor))
+    return next(node for node in draft.plan.nodes if isinstance(node, Anchor))
 
 
 # Solvable
@@ -154,7 +154,7 @@ def test_an_argument_that_is_only_seen_later_is_rejected(chain: tuple[Block, Dra
 
 def test_a_question_that_leaves_a_bound_out_is_rejected() -> None:
     block, draft = draft_of(ALL_SHOWN, lambda grower: grower.total, 7, lambda plan: "above" in plan.template)
-    (bound,) = [str(node.bound) for node in draft.plan.walk() if isinstance(node, Above)]
+    (bound,) = [str(node.bound) for node in draft.plan.nodes if isinstance(node, Above)]
     vague = replace(draft, question=draft.question.replace(bound, "some value"))
     assert rejection(lambda: block.certify(vague)) == ("provenance", "the question leaves a literal out")
 
@@ -190,7 +190,7 @@ def test_a_shorter_way_to_an_entity_on_the_way_is_rejected() -> None:
 
 def second_link(plan: Scalar) -> tuple[One, Link | None]:
     """The entity two hops away, and another link of the one named that leads to its type."""
-    *_, second, first, anchor = [node for node in plan.walk() if isinstance(node, One)]
+    *_, second, first, anchor = [node for node in plan.nodes if isinstance(node, One)]
     assert isinstance(first, Hop)
     links = (each for each in anchor.entity.links if each.to == second.entity.name and each is not first.link)
     return second, next(links, None)
@@ -211,7 +211,7 @@ def shortest(draft: Draft, world: World, others: Sequence[World]) -> int | None:
 
 def test_a_list_that_spares_reading_one_by_one_is_not_shown_and_rejected_where_it_is() -> None:
     block, draft = draft_of(ALL_SHOWN, lambda grower: grower.total, 7, reads_labels)
-    (node,) = [node for node in draft.plan.walk() if isinstance(node, Where)]
+    (node,) = [node for node in draft.plan.nodes if isinstance(node, Where)]
     assert node.listing in block.tools
     assert node.listing not in draft.visible
     seen = replace(draft, visible={**draft.visible, node.listing: block.tools[node.listing]})
@@ -220,14 +220,14 @@ def test_a_list_that_spares_reading_one_by_one_is_not_shown_and_rejected_where_i
 
 def reads_labels(plan: Scalar) -> bool:
     """Whether a plan reads the label of each of several."""
-    filters = [node for node in plan.walk() if isinstance(node, Where)]
+    filters = [node for node in plan.nodes if isinstance(node, Where)]
     return len(filters) == 1 and isinstance(filters[0].label, Label) and not filters[0].by_list
 
 
 # Uniqueness
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class First(One):
     """The first of several in the order of the rows."""
 
@@ -426,13 +426,24 @@ def {act}(**named):
 def test_no_two_tools_of_a_world_have_one_name_whatever_they_do() -> None:
     for seed in range(12):
         block = block_of(PRESETS["hard"], seed)
+        for tool in block.tools.values():
+            block.distractors.like(tool)
         names = [tool.spec.name for tool in (*block.tools.values(), *block.distractors.tools)]
         assert len(names) == len(set(names))
-    world = (block.style, block.recipe, block.world)
-    tools, pool = [*block.tools.values()], ("museum", "freight", "library")
-    drawn = draw_distractors(random.Random(1), *world, tools, pool).tools
-    again = draw_distractors(random.Random(1), *world, [*tools, *drawn], pool).tools
+    world, pool = (block.style, block.recipe, block.world), ("museum", "freight", "library")
+    tools = [*block.tools.values()]
+    drawn = Distractors(random.Random(1), *world, tools, pool).tools
+    again = Distractors(random.Random(1), *world, [*tools, *drawn], pool).tools
+    assert drawn
     assert not {tool.spec.name for tool in again} & {tool.spec.name for tool in (*tools, *drawn)}
+
+
+def test_what_looks_like_a_needed_tool_is_the_same_whenever_it_is_asked_for() -> None:
+    one, other = block_of(PRESETS["hard"], 5), block_of(PRESETS["hard"], 5)
+    forward = {tool.spec.name: one.distractors.like(tool) for tool in one.tools.values()}
+    backward = {tool.spec.name: other.distractors.like(tool) for tool in reversed(other.tools.values())}
+    assert forward == backward
+    assert one.distractors.tables == other.distractors.tables
 
 
 # Determinism

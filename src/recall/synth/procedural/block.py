@@ -13,7 +13,7 @@ from recall.programs import references
 from recall.synth.procedural import unknowable
 from recall.synth.procedural.certify import Draft, RejectedError, bare, certify, elsewhere, is_listing
 from recall.synth.procedural.closure import cheaper_listings
-from recall.synth.procedural.distractors import draw_distractors
+from recall.synth.procedural.distractors import Distractors
 from recall.synth.procedural.functions import Functions
 from recall.synth.procedural.grow import Grower
 from recall.synth.procedural.ledger import Ledger
@@ -105,19 +105,17 @@ class Block:
             share = recipe.failing / _TOOLS_USED
             tools = [with_failure(t) if t.operation.verb in _READS and rng.random() < share else t for t in tools]
         self.tools = {tool.operation: tool for tool in tools}
-        self.distractors = draw_distractors(rng, self.style, recipe, self.world, tools, pool)
+        self.distractors = Distractors(rng, self.style, recipe, self.world, tools, pool)
 
     def _load(self) -> None:
         rates = {"currency": {name: {"rate": rate} for name, rate in self.rates.items()}} if self.rates else {}
         self._tables = {**self.world.tables(), **rates}
-        self._told = {
-            tool.spec.name: f"{tool.spec.name} {tool.spec.parameters}"
-            for tool in (*self.tools.values(), *self.distractors.tools)
-        }
+        self._told: dict[str, str] = {}
         codes: dict[str, CodeType] = {}
         own = [*self.tools.values()]
         self._here = Functions(self._tables, own, self.style, codes)
-        self._elsewhere = Functions({**self.shuffled.tables(), **rates}, own, self.style, codes)
+        shuffled = {kind: {key: self._tables[kind][key] for key in keys} for kind, keys in self.shuffled.named.items()}
+        self._elsewhere = Functions({**shuffled, **rates}, own, self.style, codes)
 
     def with_source(self, certified: Sequence[Certified]) -> list[Task]:
         """Tasks of this world with the source that they share: the tools that any of them shows, over all rows."""
@@ -219,7 +217,7 @@ class Block:
         after, turns = _order(trace)
         template = plan.template
         calls, retries = len(trace.items), sum(tool.failing for tool in trace.used.values())
-        operators = sorted({node.operator for node in plan.walk() if node.operator})
+        operators = sorted({node.operator for node in plan.nodes if node.operator})
         output = {"record" for tool in trace.used.values() if tool.operation.verb == "record"}
         output |= {"pages" for tool in trace.used.values() if tool.page_size}
         output |= {"prose" for tool in trace.used.values() if tool.match}
@@ -232,13 +230,20 @@ class Block:
         return {
             "domain": self.world.skin.name, "world": self.id, "shape": self.shape, "template": template,
             "structure": digest(self.shape, template),
-            "tool_set": digest(sorted([self._told[tool.spec.name] for tool in visible.values()])),
+            "tool_set": digest(sorted(map(self._tell, visible.values()))),
             "family": next((name for name in _FAMILIES if name in operators), "read"), "operators": operators,
             "calls": calls, "depth": max(after, default=0), "width": max(map(turns.count, turns)),
             "turns": max(turns) + 1, "retries": retries, "max_calls": calls + retries + self.recipe.slack,
             "levels": levels, "distractors": shown,
             "difficulty": round(calls + 0.5 * max(after) + 0.3 * log2(len(visible)), 3),
         }  # fmt: skip
+
+    def _tell(self, tool: Tool) -> str:
+        """A tool's name and schema, as text."""
+        told = self._told.get(tool.spec.name)
+        if told is None:
+            told = self._told[tool.spec.name] = f"{tool.spec.name} {tool.spec.parameters}"
+        return told
 
     def _unknowable(self, rng: random.Random, draft: Draft, label: Label, shown: dict[str, int]) -> Certified:
         """The task without the tools that tell of something that it needs.
@@ -270,9 +275,9 @@ class Block:
                 visible[tool.spec.name] = tool
                 shown[sort] += 1
 
-        needed = {tool.operation for tool in trace.used.values()}
-        near = [tool for like, tool in distractors.similar if like in needed]
-        add(near, rng.randint(*recipe.duplicates), "duplicates")
+        readers = [tool for tool in trace.used.values() if tool.operation.verb in ("field", "record")]
+        for tool in rng.sample(readers, min(len(readers), rng.randint(*recipe.duplicates))):
+            add([similar] if (similar := distractors.like(tool)) is not None else [], 1, "duplicates")
         add(distractors.foreign, rng.randint(*recipe.foreign), "foreign")
         add(distractors.refusing, 1, "denied")
         others = [tool for op, tool in self.tools.items() if tool.spec.name not in visible and op not in hidden]

@@ -106,7 +106,7 @@ class Reach:
         return found
 
     def _starts(self, plan: Node) -> Iterator[tuple[int, Place, Step]]:
-        for node in plan.walk():
+        for node in plan.nodes:
             if isinstance(node, Anchor):
                 place = (node.entity.name, node.key)
                 yield int(not node.known), place, ("at", *place)
@@ -184,7 +184,7 @@ def shorter(
 def cheaper_listings(plan: Scalar, world: World, tools: Mapping[Operation, Tool], calls: int) -> set[Operation]:
     """The tools that would save calls where a plan filters entities one by one, so that a task must not show them."""
     search = _Search(plan, world, (), tools, calls)
-    filters = [node for node in plan.walk() if isinstance(node, Above | Where)]
+    filters = [node for node in plan.nodes if isinstance(node, Above | Where)]
     return {node.listing for node in filters if search.saves(plan, node) is not None}
 
 
@@ -193,7 +193,7 @@ class _Search:
         self, plan: Scalar, world: World, others: Sequence[World], tools: Mapping[Operation, Tool], calls: int
     ) -> None:
         self.world, self.others, self.tools, self.calls = world, others, tools, calls
-        self.arithmetic = int(any(isinstance(node, Combine) and node.tool for node in plan.walk()))
+        self.arithmetic = int(any(isinstance(node, Combine) and node.tool for node in plan.nodes))
         """The calls that it takes to add or subtract two numbers."""
 
     @cached_property
@@ -203,7 +203,7 @@ class _Search:
 
     def filtered(self, plan: Scalar) -> int | None:
         """The plan with one filter done by the other means that there is."""
-        found = (self.saves(plan, node) for node in plan.walk())
+        found = (self.saves(plan, node) for node in plan.nodes)
         return min((calls for calls in found if calls is not None), default=None)
 
     def saves(self, plan: Scalar, node: Node) -> int | None:
@@ -234,7 +234,7 @@ class _Search:
 
     def on_the_way(self, plan: Scalar, known: Mapping[Place, Way]) -> int | None:
         """A cheaper way to an entity that the plan passes."""
-        for node in plan.walk():
+        for node in plan.nodes:
             if not isinstance(node, One) or isinstance(node, Anchor):
                 continue
             ledger = Ledger(self.world, self.tools)
@@ -256,26 +256,34 @@ class _Search:
         """Another way to the answer itself: a value, two values, or a list."""
         if isinstance(answer, list):
             return self._listed(known, answer, answers)
-        columns = self._columns(known)
+        numeric = _is_number(answer)
+        columns = self._columns(known, None if numeric or isinstance(plan, Days) else answer)
         for place in columns.get(answer, ()):
             if place.cost < self.calls and (place.cost <= 1 or self._holds(place.reader(), answers)):
                 return place.cost
         if isinstance(plan, Days):
             return self._pair(columns, "days", answer, answers)
-        if _is_number(answer):
+        if numeric:
             pairs = [self._pair(columns, name, answer, answers) for name in ("sum", "difference")]
             return min((each for each in pairs if each is not None), default=None)
         return None
 
-    def _columns(self, known: Mapping[Place, Way]) -> dict[Any, list["_Read"]]:
-        """By value, where it can be read."""
+    def _columns(self, known: Mapping[Place, Way], only: Any) -> dict[Any, list["_Read"]]:
+        """By value, where it can be read.
+
+        Args:
+            known: the ways.
+            only: the one value that matters; None where all do.
+        """
         values: dict[Any, list[_Read]] = {}
         for (entity, key), way in known.items():
-            values.setdefault(key, []).append(_Read(way.cost, way, ""))
+            if only is None or key == only:
+                values.setdefault(key, []).append(_Read(way.cost, way, ""))
             if way.cost + 1 < self.calls:
                 for word in self.reach.readable[entity]:
                     value = self.world.read(entity, key, word)
-                    values.setdefault(value, []).append(_Read(way.cost + 1, way, word))
+                    if only is None or value == only:
+                        values.setdefault(value, []).append(_Read(way.cost + 1, way, word))
         return values
 
     def _holds(self, read: Read, answers: Answers) -> bool:
@@ -318,7 +326,7 @@ class _Read:
         return _reader(self.way.steps, self.column)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Leading(Many):
     """Those of several entities whose link leads to one, read one by one: another way to take what is in two lists."""
 

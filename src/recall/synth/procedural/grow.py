@@ -80,17 +80,15 @@ class Grower:
         def needs(*operators: Operator) -> frozenset[Operator]:
             return frozenset(operators)
 
-        def has(fits: Callable[[Kind], bool]) -> bool:
-            return any(fits(field.kind) for _, field in self.terrain.fields)
-
+        has = self.terrain.has
         yield self.chain, needs(), 1, 3.0 * (calls <= self.terrain.deepest + 2)
         yield self.total, needs("members", "total"), 3, 2.0 * has(_adds)
         yield self.times, needs("members", "count"), 2, 1.0 * has(_adds)
-        yield self.top, needs("members", "top"), 4, 1.5 * has(lambda kind: kind.ordered)
+        yield self.top, needs("members", "top"), 4, 1.5 * has(_is_ordered)
         yield self.listed, needs("members", "list"), 1, 1.0
         yield self.combine, needs("combine"), 2, 2.0 * has(_adds)
         yield self.days, needs("days"), 1, 1.0 * has(_is_day)
-        yield self.convert, needs("convert"), 1, 1.0 * has(lambda kind: _pays(kind) or _rescales(kind))
+        yield self.convert, needs("convert"), 1, 1.0 * has(_converts)
         measured = {"total", "count"} & self.operators
         yield self.updated, needs("update", "members"), 3, 1.5 * (has(_adds) and bool(measured))
 
@@ -301,9 +299,8 @@ class Grower:
 
     def convert(self, calls: int) -> Scalar:
         """An amount of money in another currency, or a quantity in another unit."""
-        kinds = [field.kind for _, field in self.terrain.fields]
-        paid = calls > 1 and bool(self.rates) and any(map(_pays, kinds))
-        if any(map(_rescales, kinds)) and not (paid and self.rng.random() < 0.6):
+        paid = calls > 1 and bool(self.rates) and self.terrain.has(_pays)
+        if self.terrain.has(_rescales) and not (paid and self.rng.random() < 0.6):
             source = self.amount(calls, _rescales)
             target, factor = pick(self.rng, conversions(source.kind))
             return Rescale(target, source, factor)
@@ -407,6 +404,10 @@ def _adds(kind: Kind) -> bool:
     return kind.additive and kind.answerable
 
 
+def _is_ordered(kind: Kind) -> bool:
+    return kind.ordered
+
+
 def _is_day(kind: Kind) -> bool:
     return kind.answer.kind == "date"
 
@@ -418,3 +419,7 @@ def _pays(kind: Kind) -> bool:
 
 def _rescales(kind: Kind) -> bool:
     return kind.answerable and bool(conversions(kind))
+
+
+def _converts(kind: Kind) -> bool:
+    return _pays(kind) or _rescales(kind)

@@ -8,7 +8,7 @@ from recall.synth.procedural.scalars import Convert, Later
 def literals(plan: Plan) -> list[str]:
     """The texts that the reference program takes from the question."""
     found: list[str] = []
-    for node in plan.walk():
+    for node in plan.nodes:
         match node:
             case Anchor():
                 found.append(node.said)

@@ -35,6 +35,16 @@ class Language:
     place_ends: tuple[str, ...]
     """What a place's name ends with instead."""
 
+    @property
+    def syllable(self) -> tuple[tuple[str, ...], ...]:
+        """The sounds of a syllable that another follows."""
+        return self.onsets, self.vowels, self.links
+
+    @property
+    def last(self) -> tuple[tuple[str, ...], ...]:
+        """The sounds of the last syllable of a word."""
+        return self.onsets, self.vowels, self.ends
+
 
 def _language(onsets: str, vowels: str, links: str, ends: str, place_ends: str) -> Language:
     """A language from words; `-` stands for nothing."""
@@ -150,20 +160,28 @@ def _drawn(style: Named, rng: random.Random, language: Language) -> str:
 
 def _stem(rng: random.Random, language: Language, syllables: int) -> str:
     """Syllables, each closed by a link, with a capital."""
-    parts = [
-        pick(rng, sounds) for _ in range(syllables) for sounds in (language.onsets, language.vowels, language.links)
-    ]
-    return "".join(parts).capitalize()
+    return _spelled(rng, language.syllable * syllables).capitalize()
 
 
 def _word(rng: random.Random, language: Language, syllables: int) -> str:
-    last = pick(rng, language.onsets) + pick(rng, language.vowels) + pick(rng, language.ends)
-    return _stem(rng, language, syllables - 1) + last
+    return _spelled(rng, language.syllable * (syllables - 1) + language.last).capitalize()
+
+
+def _spelled(rng: random.Random, places: Sequence[Sequence[str]]) -> str:
+    """One of each place's sounds or signs. They are the digits of one number, which costs less than a draw for each; of
+    2^96 numbers, none of the at most 2^40 spellings has noticeably more than another.
+    """
+    number = rng.getrandbits(96)
+    spelled = ""
+    for among in places:
+        number, digit = divmod(number, len(among))
+        spelled += among[digit]
+    return spelled
 
 
 def patterned(pattern: str, rng: random.Random) -> str:
     """A code: `A` is a letter, `9` a digit, `x` a hexadecimal digit; everything else stands for itself."""
-    return "".join(pick(rng, _PATTERN.get(sign, sign)) for sign in pattern)
+    return _spelled(rng, [_PATTERN.get(sign, sign) for sign in pattern])
 
 
 def pattern_bits(pattern: str) -> float:

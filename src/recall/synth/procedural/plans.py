@@ -5,9 +5,9 @@ apart, so that each checks the other. Nodes stand for one entity (`One`), severa
 (`Scalar`, of which `scalars.py` has the kinds).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar, get_args
 
 from recall.synth.procedural.kinds import Kind
@@ -18,7 +18,7 @@ from recall.synth.procedural.trace import Bound, Trace, literal, work_out
 from recall.synth.procedural.world import Key, World
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Node:
     """A part of a plan."""
 
@@ -36,16 +36,15 @@ class Node:
             if any(isinstance(kind, type) and issubclass(kind, Node) for kind in kinds)
         )
 
-    @property
+    @cached_property
     def parts(self) -> tuple["Node", ...]:
         """The nodes right below it."""
         return tuple([getattr(self, name) for name in self._part_names()])
 
-    def walk(self) -> Iterator["Node"]:
+    @cached_property
+    def nodes(self) -> tuple["Node", ...]:
         """The node and all below it."""
-        yield self
-        for part in self.parts:
-            yield from part.walk()
+        return (self, *[node for part in self.parts for node in part.nodes])
 
     def with_part(self, old: "Node", new: "Node") -> "Node":
         """The same tree with another node in the place of one of its own."""
@@ -55,7 +54,7 @@ class Node:
         changed = {name: made for name, part in parts if (made := part.with_part(old, new)) is not part}
         return replace(self, **changed) if changed else self
 
-    @property
+    @cached_property
     def template(self) -> str:
         """The tree without its words; two plans of one template differ in vocabulary alone."""
         detail = self._detail()
@@ -71,7 +70,7 @@ class Node:
         return 1 + max((part.depth for part in self.parts), default=-1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class One(Node):
     """One entity."""
 
@@ -86,7 +85,7 @@ class One(Node):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Many(Node):
     """Several entities of a type, in no order."""
 
@@ -101,7 +100,7 @@ class Many(Node):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Scalar(Node):
     """A number, a date, a text."""
 
@@ -116,7 +115,7 @@ class Scalar(Node):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Anchor(One):
     """An entity that the question names."""
 
@@ -150,7 +149,7 @@ class Anchor(One):
         return "id" if self.by_id else ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Hop(One):
     """What an entity leads to by a link."""
 
@@ -167,7 +166,7 @@ class Hop(One):
         return trace.read(self.source.entity.name, self.source.run(trace), self.link.name)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Whichever(One):
     """The one of two entities with the larger, or smaller, value of a column."""
 
@@ -189,7 +188,7 @@ class Whichever(One):
         return work_out("argmax" if self.largest else "argmin", keys, values)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Conditional(One):
     """One entity or another, by which of two scalars is larger."""
 
@@ -212,7 +211,7 @@ class Conditional(One):
         return chosen if self.then.known else trace.look_up(self.entity.name, chosen)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Top(One):
     """The one of several entities with the largest, or smallest, value of a column."""
 
@@ -236,7 +235,7 @@ class Top(One):
         return "most" if self.largest else "least"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Members(Many):
     """What leads to an entity by a link: the inverse of a hop."""
 
@@ -253,7 +252,7 @@ class Members(Many):
         return trace.listed(Operation("members", self.entity.name, self.link.name), key=self.source.run(trace))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Labelled(Many):
     """All entities of a type with a label."""
 
@@ -270,7 +269,7 @@ class Labelled(Many):
         return trace.listed(Operation("where", self.entity.name, self.label.name), value=literal(self.word))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Between(Many):
     """All entities of a type with a value between two bounds."""
 
@@ -289,7 +288,7 @@ class Between(Many):
         return trace.listed(operation, low=literal(self.low), high=literal(self.high))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Where(Many):
     """Those of several entities with a label or in a state."""
 
@@ -330,7 +329,7 @@ class Where(Many):
         return "list" if self.by_list else ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Above(Many):
     """Those of several entities with a value above, or below, a bound, read one by one."""
 
@@ -359,7 +358,7 @@ class Above(Many):
         return [key for key in keys if self._keeps(trace.read(self.entity.name, key, self.column.name).value)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Both(Many):
     """What is among two collections."""
 
@@ -379,7 +378,7 @@ class Both(Many):
         return [key for key in left if key.value in others]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Targets(Many):
     """What several entities lead to by a link, each once."""
 

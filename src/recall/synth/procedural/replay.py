@@ -22,15 +22,15 @@ def play(source, episodes):
     space = {{}}
     exec(compile(source, "tools", "exec"), space)
     rows = json.dumps(space["_ROWS"])
-    return [_play(space, rows, calls) for calls in episodes]
-
-
-def _play(space, rows, calls):
-    space["_ROWS"].clear()
-    space["_ROWS"].update(json.loads(rows))
-    space.get("_CALLED", {{}}).clear()
-    results = [_call(space[name], arguments, again) for name, arguments, again in calls]
-    return [results, space["_changes"]() if "_changes" in space else None]
+    played = []
+    for calls, changing in episodes:
+        results = [_call(space[name], arguments, again) for name, arguments, again in calls]
+        played.append([results, space["_changes"]() if changing else None])
+        if changing:
+            space["_ROWS"].clear()
+            space["_ROWS"].update(json.loads(rows))
+        space.get("_CALLED", {{}}).clear()
+    return played
 
 
 def _call(function, arguments, again):
@@ -74,7 +74,7 @@ async def replay(sandbox: Sandbox, tasks: Sequence[tuple[Task, Sequence[Any]]]) 
 async def _played(session: Session, source: str, tasks: Sequence[tuple[Task, Sequence[Any]]]) -> list[str]:
     """What is wrong with each of some tasks of one source."""
     try:
-        episodes = [_calls(task, results) for task, results in tasks]
+        episodes = [(_calls(task, results), task.changes is not None) for task, results in tasks]
     except ProgramError as fault:
         return [f"the program does not run: {fault}"] * len(tasks)
     played = await session.call("play", {"source": source, "episodes": episodes}, timeout_s=TIMEOUT_S)
@@ -110,6 +110,4 @@ def _problem(task: Task, expected: Sequence[Any], results: Sequence[tuple[str, A
     text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     if not answers.equal(text, task.ground_truth, task.answer_type):
         return "another answer comes out"
-    if changes not in (None, {}) or task.changes is not None:
-        return "" if changes == task.changes else "another state comes out"
-    return ""
+    return "" if changes == task.changes else "another state comes out"

@@ -13,7 +13,7 @@ from recall.synth.procedural.trace import Bound, Trace, literal, work_out
 from recall.synth.procedural.world import NAME, World
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Read(Scalar):
     """A column of one entity."""
 
@@ -32,7 +32,7 @@ class Read(Scalar):
         return self.kind.answer.kind
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Called(Scalar):
     """What an entity is called."""
 
@@ -50,7 +50,7 @@ class Called(Scalar):
         return trace.read(self.source.entity.name, key, NAME) if operation in trace.tools else key
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Total(Scalar):
     """The sum of a column over several entities."""
 
@@ -71,7 +71,7 @@ class Total(Scalar):
         return work_out("sum", values)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Times(Scalar):
     """A number as often as there are entities of some sort."""
 
@@ -89,7 +89,7 @@ class Times(Scalar):
         return work_out("product", count, self.each.run(trace))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Combine(Scalar):
     """The sum of two scalars, or their difference."""
 
@@ -118,7 +118,7 @@ class Combine(Scalar):
         return "sum" if self.sum else "difference"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Days(Scalar):
     """The days between two dates."""
 
@@ -135,7 +135,7 @@ class Days(Scalar):
         return work_out("days", self.left.run(trace), self.right.run(trace))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Later(Scalar):
     """The day so many days after another."""
 
@@ -152,7 +152,7 @@ class Later(Scalar):
         return work_out("later", self.source.run(trace), literal(self.days))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Rescale(Scalar):
     """A quantity in another unit of its dimension."""
 
@@ -173,7 +173,7 @@ class Rescale(Scalar):
         return "unit"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Convert(Scalar):
     """An amount of money in another currency, to two decimals."""
 
@@ -200,7 +200,7 @@ class Convert(Scalar):
         return work_out("round", converted, literal(2))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Listed(Scalar):
     """Which entities they are: a set of keys."""
 
@@ -219,7 +219,7 @@ class Listed(Scalar):
         return Bound([key.value for key in keys], [key.expression for key in keys])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Acted(Scalar):
     """A scalar after the state of one entity, or of several, was changed."""
 
@@ -251,7 +251,7 @@ class Acted(Scalar):
         return self.then.run(trace)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Moved(Scalar):
     """A scalar after a link of one entity was pointed elsewhere."""
 

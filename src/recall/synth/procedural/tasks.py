@@ -100,9 +100,10 @@ class ProceduralTasks:
         for again in range(_WORLDS):
             block = self._block(number, again)
             found: dict[int, Certified] = {}
+            answers: set[str] = set()
             for slot in pending:
                 rng = random.Random(f"{self._key}/{number}/{again}/{slot}")
-                certified = self._certified(block, rng, number * size + slot, made[slot])
+                certified = self._certified(block, rng, number * size + slot, answers, made[slot])
                 if certified is not None:
                     found[slot] = certified
             tasks = block.with_source([*found.values()])
@@ -133,8 +134,18 @@ class ProceduralTasks:
             raise ConfigError(f"recipe: its worlds have too few shapes for the split {self.split}")
         return Block(rng, self.recipe, *found, pool)
 
-    def _certified(self, block: Block, rng: random.Random, index: int, tried: list[Attempt]) -> Certified | None:
-        """A task of a block, or None when none came of many tries, which are added to `tried`."""
+    def _certified(
+        self, block: Block, rng: random.Random, index: int, answers: set[str], tried: list[Attempt]
+    ) -> Certified | None:
+        """A task of a block, or None when none came of many tries.
+
+        Args:
+            block: the world.
+            rng: decides everything.
+            index: the task's number.
+            answers: those of the world's tasks so far; the task's is added.
+            tried: the tries that failed are added.
+        """
         grower = block.grower(rng)
         label = Label(self.split, self.seed, index)
         calls, form = 0, grower.form(1)
@@ -146,8 +157,14 @@ class ProceduralTasks:
             try:
                 plan = form(calls)
                 block.check_calls(plan, (calls, calls) if exact else self.recipe.calls)
-                if self._admits(block.shape, plan.template):
-                    return block.task(rng, plan, label)
+                if not self._admits(block.shape, plan.template):
+                    continue
+                answer = repr(plan.value(block.world))
+                if answer in answers:
+                    raise RejectedError("unique", "another task of the world has the answer")
+                certified = block.task(rng, plan, label)
+                answers.add(answer)
+                return certified
             except DeadEndError:
                 continue
             except RejectedError as rejected:

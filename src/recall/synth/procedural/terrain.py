@@ -1,11 +1,12 @@
 """What growing plans over one world looks up again and again."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from recall.synth.procedural.kinds import Kind
 from recall.synth.procedural.skins.schema import Entity, Field, Link, Skin
 from recall.synth.procedural.world import Key, World
 
@@ -48,6 +49,7 @@ class Terrain:
         self.deepest = 0
         """The links of the longest walk."""
         self.keys = {entity: [*named] for entity, named in world.named.items()}
+        self._has: dict[Callable[[Kind], bool], bool] = {}
         self._walks: dict[tuple[str, int], list[Walk]] = {}
         self._ends: dict[int, dict[Key, list[Key]]] = {}
         self._sizes: dict[tuple[str, str], dict[int, list[Key]]] = {}
@@ -87,6 +89,13 @@ class Terrain:
                     at = self.world.read(entity.name, at, link.name)
                 if len(met) == len(walk.steps) and (walk.steps[-1][1].to, at) not in met:
                     known.setdefault(at, []).append(start)
+        return known
+
+    def has(self, fits: Callable[[Kind], bool]) -> bool:
+        """Whether there is a field of a kind that fits; it is asked once."""
+        known = self._has.get(fits)
+        if known is None:
+            known = self._has[fits] = any(fits(field.kind) for _, field in self.fields)
         return known
 
     def by_size(self, entity: str, link: str) -> dict[int, list[Key]]:
