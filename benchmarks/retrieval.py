@@ -4,6 +4,7 @@ Prints tables and, as its last line, the same numbers as one JSON object.
 """
 
 import argparse
+import asyncio
 import importlib.util
 import json
 import math
@@ -16,6 +17,7 @@ from typing import Any
 
 from parts import retrieval_closed as closed
 from parts import retrieval_curve as curve
+from parts import retrieval_http as http
 
 HERE = Path(__file__).parent
 PAGE = {
@@ -61,11 +63,13 @@ def found_on_the_closed_corpus(data: Path, work: Path, model: str) -> dict[str, 
         "share_of_memory": mine["ivf-sq8"]["index_mb"] / mine["flat"]["index_mb"],
     }
     drift = closed.same_vectors(corpus, work / "closed", model)
+    rates = closed.encoding(corpus, model)
     print(f"\nours less the plain way, the worst of the three sets: {rounded(floor)}")
     print(f"ivf-sq8 next to flat: {rounded(coded)}; largest difference of a vector from the plain way: {drift:.1e}")
+    print(f"the encoder, on one core: {rounded(rates)}")
     return {
         "passages": len(corpus.contents), "questions": counts, "ours": mine, "plain": plain, "above_plain": floor,
-        "ivf_sq8": coded, "vector_drift": drift,
+        "ivf_sq8": coded, "vector_drift": drift, "encoder": rates,
     }  # fmt: skip
 
 
@@ -144,7 +148,12 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join((*curve.SPARSE, *curve.DENSE)), help="kinds of the cost curves")
     parser.add_argument("--skip-closed", action="store_true")
     parser.add_argument("--skip-curves", action="store_true")
+    parser.add_argument("--skip-http", action="store_true", help="it needs the index of the closed corpus")
+    parser.add_argument("--http", default="bm25,flat", help="the kinds that are measured over HTTP")
+    parser.add_argument("--quick", action="store_true", help="fewer requests over HTTP")
     options = parser.parse_args()
+    options.work, options.data = options.work.absolute(), options.data.absolute()
+    os.chdir(HERE)  # the servers are started as modules of this folder
     results: dict[str, Any] = {"load": os.getloadavg()[0], "cores": os.cpu_count()}
     options.work.mkdir(parents=True, exist_ok=True)
     if not options.skip_closed and not options.data.is_dir():
@@ -157,6 +166,11 @@ def main() -> None:
         points = costs(sizes, options.kinds.split(","), options.work / "curve")
         show_costs(points)
         results["curves"] = points
+    if not options.skip_http and (options.work / "closed").is_dir() and options.data.is_dir():
+        questions = closed.many_questions(options.data)
+        kinds = options.http.split(",")
+        index = options.work / "closed"
+        results["http"] = [asyncio.run(http.measure(index, kind, questions, options.quick)) for kind in kinds]
     print(json.dumps(rounded(results)))
 
 

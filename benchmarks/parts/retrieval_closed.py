@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from parts.memory import own_mb
 from recall.datasets.closed import contents_of, write_corpus
 from recall.datasets.qa import Question, read_questions
 from recall.retriever.build import BuildSettings, build
-from recall.retriever.encoder import EncoderSettings
+from recall.retriever.encoder import Encoder, EncoderSettings
 from recall.retriever.manifest import Kind
 from recall.retriever.open import OpenSettings, open_index
 from recall.retriever.progress import Report
@@ -114,6 +114,33 @@ def same_vectors(closed: Closed, index: Path, model: str, count: int = 128) -> f
     rows = np.random.default_rng(0).choice(len(closed.contents), count, replace=False)
     plain = np.concatenate([_mean_pooled([closed.contents[row]], model) for row in rows])
     return float(np.abs(plain - _vectors(index)[rows]).max())
+
+
+def encoding(closed: Closed, model: str, count: int = 100) -> dict[str, float]:
+    """Processor time of the encoder, on one thread: what embedding a larger corpus takes is so many times this."""
+    import torch
+
+    encoder = Encoder(EncoderSettings(model=model, query_tokens=TOKENS, passage_tokens=TOKENS))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    texts = {
+        "passage": closed.contents[:: len(closed.contents) // count][:count],
+        "query": [question.question for questions in closed.questions.values() for question in questions][:count],
+    }
+    row = {}
+    for of in ("query", "passage"):
+        spent = time.process_time()
+        encoder.encode(texts[of], cast(Any, of))
+        row[f"{of}_cpu_ms"] = (time.process_time() - spent) / count * 1000
+    torch.set_num_threads(threads)
+    return row
+
+
+def many_questions(data: Path) -> list[str]:
+    """All questions at hand, the benchmarks in turn, each once."""
+    files = [path for folder in SETS.values() for path in sorted((data / folder).glob("dev*_questions.jsonl"))]
+    lists = [[question.question for question in read_questions(path)] for path in files]
+    return list(dict.fromkeys(text for texts in zip(*lists, strict=False) for text in texts))
 
 
 def _share(question: Question, found: Sequence[str]) -> float:

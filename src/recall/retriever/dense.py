@@ -28,4 +28,5 @@ class Dense:
         return self._index.nearest(self._encoder.encode(texts, "query"), k)
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """End the encoder's threads."""
+        self._encoder.close()

@@ -6,9 +6,11 @@ encoded only by the same.
 
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -55,7 +57,8 @@ class EncoderSettings(Settings):
     half: bool | None = None
     """Whether it runs in float16; none means on CUDA only."""
     batch_tokens: int = Field(default=0, ge=0)
-    """Tokens of one pass, padding counted; 0 means 65,536 on CUDA and 4,096 elsewhere."""
+    """Tokens of one pass, padding counted; 0 means 65,536 on CUDA and 512 elsewhere, where a larger batch is
+    mostly more padding."""
 
 
 class EncoderFacts(Settings):
@@ -108,6 +111,8 @@ class Encoder:
         Raises:
             ConfigError: it cannot be loaded, or nobody says how its texts are prefixed and pooled.
         """
+        import torch
+
         if not settings.model:
             raise ConfigError(
                 "--encoder.model: missing; accepted: a model directory or a name such as intfloat/e5-base-v2"
@@ -118,7 +123,10 @@ class Encoder:
         """Who it is."""
         half = self._device.type == "cuda" if settings.half is None else settings.half
         self._model = (self._model.half() if half else self._model).to(self._device).eval()
-        self._batch_tokens = settings.batch_tokens or (65_536 if self._device.type == "cuda" else 4_096)
+        self._torch_threads = torch.get_num_threads()
+        cpu = self._device.type == "cpu"
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if cpu else 1, thread_name_prefix="encoder")
+        self._batch_tokens = settings.batch_tokens or (65_536 if self._device.type == "cuda" else 512)
         self._lock = (
             threading.Lock()
         )  # tokenizers are not for two threads, and two passes at once need twice the memory
@@ -134,6 +142,7 @@ class Encoder:
             [n, dim] float32.
         """
         import numpy as np
+        import torch
 
         facts = self.facts
         prefix, room = (
@@ -145,16 +154,30 @@ class Encoder:
                 return vectors
             rows = self._tokenizer([prefix + text for text in texts], truncation=True, max_length=room)["input_ids"]
             order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+            batches = []
             while order:
-                batch = order[: max(1, self._batch_tokens // len(rows[order[0]]))]
-                vectors[batch] = self._vectors([rows[row] for row in batch]).float().cpu().numpy()
-                order = order[len(batch) :]
+                batches.append(order[: max(1, self._batch_tokens // len(rows[order[0]]))])
+                order = order[len(batches[-1]) :]
+            try:
+                made = self._pool.map(self._vectors, ([rows[row] for row in batch] for batch in batches))
+                for batch, part in zip(batches, made, strict=True):
+                    vectors[batch] = part
+            finally:
+                torch.set_num_threads(self._torch_threads)
         return vectors
 
-    def _vectors(self, rows: Sequence[Sequence[int]]) -> "torch.Tensor":
+    def close(self) -> None:
+        """End its threads. Safe to call twice."""
+        self._pool.shutdown()
+
+    def _vectors(self, rows: Sequence[Sequence[int]]) -> "Vectors":
         """The vectors of texts of similar length, the longest first."""
         import torch
 
+        if self._device.type == "cpu":
+            # A pass on a thread for each core does several times what one pass on all of them does: its operations are
+            # so short that the threads mostly wait for each other.
+            torch.set_num_threads(1)
         pad = self._tokenizer.pad_token_id or 0
         ids = torch.tensor([[*row, *[pad] * (len(rows[0]) - len(row))] for row in rows], device=self._device)
         lengths = torch.tensor([len(row) for row in rows], device=self._device)
@@ -167,7 +190,9 @@ class Encoder:
             else:
                 output = self._model(input_ids=ids, attention_mask=mask.long())
             pooled = _pooled(output, mask, pooling)
-            scaled: torch.Tensor = torch.nn.functional.normalize(pooled, dim=-1) if self.facts.normalize else pooled
+            scaled: Vectors = (
+                (torch.nn.functional.normalize(pooled, dim=-1) if self.facts.normalize else pooled).cpu().numpy()
+            )
             return scaled
 
 
