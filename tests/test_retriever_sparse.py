@@ -62,6 +62,8 @@ def test_settings_of_words_hold_for_queries_as_for_passages() -> None:
 def test_words_cannot_be_cut_by_what_does_not_exist() -> None:
     with pytest.raises(ConfigError, match="'klingon' is no stemmer; accepted: none, arabic"):
         TokenizerSettings(stemmer="klingon").resolved()
+    with pytest.raises(ValueError, match="groups are not accepted"):
+        TokenizerSettings(pattern=r"(a)b")
     with pytest.raises(ValueError, match="not a regular expression"):
         TokenizerSettings(pattern="(")
 

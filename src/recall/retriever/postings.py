@@ -8,6 +8,7 @@ scores straight into the memory-mapped arrays that `bm25s.BM25.load` opens.
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,23 +40,32 @@ def build(corpus: Corpus, into: Path, tokenizer: Tokenizer, k1: float, b: float,
 
 def _count(corpus: Corpus, shards: Path, tokenizer: Tokenizer, report: Report) -> dict[str, int]:
     """Write the word counts of each shard; return the ids of all words."""
-    vocabulary: dict[str, int] = {}
+    vocabulary = _Numbers()
     for start in range(0, len(corpus), SHARD_ROWS):
         path, stop = shards / f"{start:010d}.npz", min(start + SHARD_ROWS, len(corpus))
         if path.exists():
             with np.load(path) as shard:
-                words = shard["words"].tobytes().decode().split()
+                words = json.loads(shard["words"].tobytes())
             vocabulary.update(zip(words, range(len(vocabulary), len(vocabulary) + len(words)), strict=True))
         else:
             known = len(vocabulary)
             arrays = _shard(corpus.contents(start, stop), tokenizer, vocabulary)
-            arrays["words"] = np.frombuffer(" ".join(list(vocabulary)[known:]).encode(), np.uint8)
+            new = list(islice(vocabulary, known, None))
+            arrays["words"] = np.frombuffer(json.dumps(new).encode(), np.uint8)
             _save(path, arrays)
         report("counting words", stop, len(corpus))
     return vocabulary
 
 
-def _shard(texts: Iterable[str], tokenizer: Tokenizer, vocabulary: dict[str, int]) -> dict[str, Array]:
+class _Numbers(dict[str, int]):
+    """Numbers of words, given in the order in which they are first asked for."""
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self)
+        return number
+
+
+def _shard(texts: Iterable[str], tokenizer: Tokenizer, vocabulary: _Numbers) -> dict[str, Array]:
     """Count the words of some passages; new words are given the next ids.
 
     Returns:
@@ -66,7 +76,7 @@ def _shard(texts: Iterable[str], tokenizer: Tokenizer, vocabulary: dict[str, int
     for text in texts:
         words = tokenizer.words(text)
         lengths.append(len(words))
-        ids.extend(vocabulary.setdefault(word, len(vocabulary)) for word in words)
+        ids.extend(map(vocabulary.__getitem__, words))
     rows = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
     keys, counts = np.unique((np.array(ids, np.int64) << 32) | rows, return_counts=True)
     return {
