@@ -37,6 +37,9 @@ class WordsEncoder:
         unit: np.ndarray[Any, Any] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
         return unit
 
+    def close(self) -> None:
+        return
+
 
 ROWS = [*TEXTS, *many(60)]
 VECTORS = WordsEncoder().encode([f"{title} {text}" for title, text in ROWS], "passage")

@@ -108,6 +108,8 @@ class ElasticsearchRetriever:
         """Close the connections. Safe to call twice."""
         self._closed = True
         await self._server.close()
+        if self._encoder is not None:
+            await asyncio.to_thread(self._encoder.close)
 
     async def _part(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         settings = self._settings

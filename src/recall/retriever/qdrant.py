@@ -64,6 +64,9 @@ class QueryEncoder(Protocol):
     def encode(self, texts: Sequence[str], of: Literal["query", "passage"]) -> "np.ndarray[Any, Any]":
         """[n, dim] float32."""
 
+    def close(self) -> None:
+        """Let go of what it holds. Safe to call twice."""
+
 
 class QdrantRetriever:
     """Searches one collection. See `recall.retriever.base.Retriever`."""
@@ -108,6 +111,7 @@ class QdrantRetriever:
         if not self._closed:
             self._closed = True
             await asyncio.to_thread(self._client.close)
+            await asyncio.to_thread(self._encoder.close)
 
     def _find(self, vectors: "np.ndarray[Any, Any]", k: int) -> list[list[Passage]]:
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
