@@ -3,7 +3,7 @@
     python benchmarks/parts/retrieval_curve.py build|search KIND ROWS DIRECTORY
 
 Prints one JSON object. Passages are made-up words with the frequencies of a language (Zipf's law, falling faster
-beyond the 8,000 most common words, which gives the vocabulary of the wiki-18 sample: 70,000 words in 1.4 million), 100 a
+beyond the 8,000 most common words, which gives as many words as the closed corpus has: 70,000 in 1.4 million), 100 a
 passage, the most frequent ones English stop words; vectors have 384 numbers and lie around topics in a
 space of 64 dimensions. Those of a smaller size are the first of a larger one. Embedding is not part of the curves: its
 rate is measured with the real encoder, and does not depend on the size.
@@ -167,10 +167,11 @@ def build_point(kind: str, rows: int, directory: Path) -> dict[str, float]:
 
 def search_point(kind: str, rows: int, directory: Path) -> dict[str, float]:
     """Open, search, and say what it took."""
+    asked = questions(directory / f"passages-{rows}.jsonl", rows) if kind in SPARSE else []
     before, began = own_mb("RssAnon"), time.perf_counter()
     if kind in SPARSE:
         retriever = open_index(directory / f"index-{rows}", OpenSettings(kind=cast(Any, kind)))
-        opened, asked = time.perf_counter() - began, questions(directory / f"passages-{rows}.jsonl", rows)
+        opened = time.perf_counter() - began
         speed = timed(lambda query: retriever.find([asked[query]], K), lambda: retriever.find(asked, K))
         found: dict[str, float] = {}
     else:
