@@ -42,6 +42,8 @@ Steps = tuple[Step, ...]
 position)`, `("labelled", type, label, word, position)`, `("within", type, column, low, high, position)`."""
 Answers = Collection[tuple[int, Any]]
 """By the number of the counterfactual world, the answer there."""
+_PLACES = 4
+"""No value has more decimals, so that numbers which agree in as many are equal."""
 Read = Callable[[World], Any]
 """Follows a way in any world; None where it breaks off."""
 
@@ -379,14 +381,15 @@ def _partners(columns: Collection[Any], name: str, answer: Any) -> Iterator[tupl
             if _is_day(value) and (other := OPERATIONS["later"](value, answer)) in columns:
                 yield value, other
         return
-    inverse = OPERATIONS["sum" if name == "difference" else "minus"]
-    for value in columns:
-        if _is_number(value) and (other := inverse(answer, value)) in columns:
+    numbers = {round(value, _PLACES): value for value in columns if _is_number(value)}
+    for value in numbers.values():
+        other = numbers.get(round(answer + value if name == "difference" else answer - value, _PLACES))
+        if other is not None:
             yield value, other
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is int or type(value) is float
 
 
 def _is_day(value: Any) -> bool:

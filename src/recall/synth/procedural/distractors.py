@@ -85,7 +85,7 @@ class Distractors:
         entity = tool.operation.entity
         name = f"{prefix}_{tool.spec.name}" if "_" in tool.spec.name else _camel(prefix, tool.spec.name)
         spec = replace(tool.spec, name=name, description=f"{told.rstrip('.')}, {ending}.")
-        rows = f"{entity} ({prefix})"
+        rows = f"{entity} (other)"
         source = tool.source.replace(f"def {tool.spec.name}(", f"def {name}(").replace(
             f'_row("{entity}"', f'_row("{rows}"'
         )

@@ -55,17 +55,16 @@ class _Begin:
     """The calls that this takes."""
 
 
-class Grower:
+class Grower(Several):
     """Grows plans over one world."""
 
     def __init__(
         self, rng: random.Random, terrain: Terrain, recipe: Recipe, rates: Mapping[str, float],
         tools: Mapping[Operation, Tool],
     ) -> None:  # fmt: skip
-        self.rng, self.terrain, self.recipe, self.rates, self.tools = rng, terrain, recipe, rates, tools
-        self.world = terrain.world
-        self.operators = frozenset[Operator](recipe.operators) - {"update" if recipe.stateless else ""}
-        self.several = Several(self)
+        operators = [name for name in recipe.operators if name != "update" or not recipe.stateless]
+        super().__init__(rng, terrain, tools, operators)
+        self.recipe, self.rates = recipe, rates
 
     def form(self, calls: int) -> Form:
         """What makes plans of one form, drawn among those that so many calls and this world allow."""
@@ -94,21 +93,8 @@ class Grower:
 
     # One entity
 
-    def anchor(self, entity: Entity, key: Key, *, looked_up: bool = False) -> Anchor:
-        """An entity as the question names it."""
-        by_id = self.world.keyed == "id" and not looked_up
-        return Anchor(entity, key, self.world.name_of(entity.name, key), by_id)
-
-    def any_key(self, entity: Entity) -> Key:
-        """Any entity of a type."""
-        return pick(self.rng, self.terrain.keys[entity.name])
-
     def lead(self, entity: Entity, keys: Sequence[Key], calls: int) -> One:
-        """A way of so many calls from what a question names to one of some entities of a type.
-
-        Raises:
-            DeadEndError: there is none, or none was found.
-        """
+        """See `Several`."""
         begin = self._begin(calls)
         return self._led(entity, keys, calls - begin.calls, begin)
 
@@ -228,7 +214,7 @@ class Grower:
         def adds(entity: Entity) -> list[Field]:
             return [field for field in entity.fields if _adds(field.kind) and fits(field.kind)]
 
-        source = self.several.of(calls, 1, lambda entity: bool(adds(entity)))
+        source = self.many(calls, 1, lambda entity: bool(adds(entity)))
         column = pick(self.rng, adds(source.entity))
         return Total(column.kind, source, column)
 
@@ -236,7 +222,7 @@ class Grower:
         """A number as often as there are entities of some sort."""
         share = self.rng.randint(1, calls - 1)
         each = self.number(share, _adds)
-        return Times(each.kind, self.several.of(calls - share, 0), each)
+        return Times(each.kind, self.many(calls - share, 0), each)
 
     def top(self, calls: int) -> Scalar:
         """Something about the largest or smallest of several."""
@@ -248,7 +234,7 @@ class Grower:
         called = hops and self.rng.random() < 0.3
         read = int(Operation("record", entity.name) not in self.tools)
         after = (read + (not called or self.world.keyed == "id")) if hops else read
-        source = self.several.of(calls - after, 1, lambda other: other is entity)
+        source = self.many(calls - after, 1, lambda other: other is entity)
         looked_at = getattr(source, "column", None)
         ordered = [field for field in self.terrain.ordered[entity.name] if field is not looked_at]
         if not ordered:
@@ -271,7 +257,7 @@ class Grower:
 
     def listed(self, calls: int) -> Scalar:
         """Which several entities they are."""
-        return Listed(KINDS["thing_name"], self.several.of(calls, 0), self.world.keyed == "id")
+        return Listed(KINDS["thing_name"], self.many(calls, 0), self.world.keyed == "id")
 
     def combine(self, calls: int) -> Scalar:
         """The sum or the difference of two scalars of one kind."""
@@ -341,7 +327,7 @@ class Grower:
         options = []
         for size, targets in self.terrain.by_size(entity.name, link.name).items():
             after = size + 1
-            pages = self.several.pages("members", entity, link.name, after)
+            pages = self.pages("members", entity, link.name, after)
             rest = calls - 1 - found - led - pages - (0 if times else after)
             if after <= MOST and (rest > 0 if times else rest == 0):
                 options.append((targets, rest))
@@ -371,7 +357,7 @@ class Grower:
                 continue
             found, led = alone and self._looked_up(), self._looked_up()
             reads = len(keys) - alone + (0 if times else int(alone) if recorded else after)
-            cost = self.several.pages("members", entity, link.name, len(keys)) + reads + (1 if alone else len(ready))
+            cost = self.pages("members", entity, link.name, len(keys)) + reads + (1 if alone else len(ready))
             rest = calls - cost - found - led
             if rest > 0 if times else rest == 0:
                 members = Members(entity, self.anchor(self.world.skin.entity(link.to), target, looked_up=led), link)

@@ -36,7 +36,7 @@ class Node:
             if any(isinstance(kind, type) and issubclass(kind, Node) for kind in kinds)
         )
 
-    @cached_property
+    @property
     def parts(self) -> tuple["Node", ...]:
         """The nodes right below it."""
         return tuple([getattr(self, name) for name in self._part_names()])

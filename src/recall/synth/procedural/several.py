@@ -1,20 +1,19 @@
 """Growing the parts of a plan that stand for several entities: lists, what filters leave of them, where they lead."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recall.synth.procedural.kinds import Kind
 from recall.synth.procedural.names import pick
-from recall.synth.procedural.plans import Above, Between, Both, Labelled, Many, Members, Targets, Where
+from recall.synth.procedural.plans import Above, Anchor, Between, Both, Labelled, Many, Members, One, Targets, Where
+from recall.synth.procedural.recipe import Operator
 from recall.synth.procedural.skins.schema import Entity, Label, Link, States
-from recall.synth.procedural.tools import Operation, Verb
+from recall.synth.procedural.terrain import Terrain
+from recall.synth.procedural.tools import Operation, Tool, Verb
 from recall.synth.procedural.world import Key
-
-if TYPE_CHECKING:
-    from recall.synth.procedural.grow import Grower
 
 Fits = Callable[[Entity], bool]
 MOST = 9
@@ -28,14 +27,41 @@ class DeadEndError(Exception):
     """The draw leads nowhere; another may."""
 
 
-class Several:
-    """Grows plans of several entities for a `Grower`."""
+class Several(ABC):
+    """Grows plans of several entities over one world."""
 
-    def __init__(self, grower: Grower) -> None:
-        self.grower, self.rng, self.world = grower, grower.rng, grower.world
-        self.operators, self.terrain = grower.operators, grower.terrain
+    def __init__(
+        self, rng: random.Random, terrain: Terrain, tools: Mapping[Operation, Tool], operators: Collection[Operator]
+    ) -> None:
+        """Take what plans are grown from.
 
-    def of(self, calls: int, per: int, fits: Fits = lambda _: True) -> Many:
+        Args:
+            rng: decides everything.
+            terrain: the world.
+            tools: its tools.
+            operators: what plans may be composed of.
+        """
+        self.rng, self.terrain, self.tools = rng, terrain, tools
+        self.world, self.operators = terrain.world, frozenset(operators)
+
+    @abstractmethod
+    def lead(self, entity: Entity, keys: Sequence[Key], calls: int) -> One:
+        """A way of so many calls from what a question names to one of some entities of a type.
+
+        Raises:
+            DeadEndError: there is none, or none was found.
+        """
+
+    def anchor(self, entity: Entity, key: Key, *, looked_up: bool = False) -> Anchor:
+        """An entity as the question names it."""
+        by_id = self.world.keyed == "id" and not looked_up
+        return Anchor(entity, key, self.world.name_of(entity.name, key), by_id)
+
+    def any_key(self, entity: Entity) -> Key:
+        """Any entity of a type."""
+        return pick(self.rng, self.terrain.keys[entity.name])
+
+    def many(self, calls: int, per: int, fits: Fits = lambda _: True) -> Many:
         """From two to `MOST` entities of a type that fits.
 
         Args:
@@ -49,19 +75,19 @@ class Several:
         if calls < 1:
             raise DeadEndError
         roll = self.rng.random()
-        if roll < 0.35 and {"where", "range"} & self.operators:
+        if roll < 0.35 and self.operators & {"where", "range"}:
             return self._narrowed(calls, per, fits)
         if roll < 0.47 and "targets" in self.operators:
             return self._targets(calls, per, fits)
         if roll < 0.56 and "both" in self.operators:
             return self._both(calls, per, fits)
-        if roll < 0.7 and {"where", "range"} & self.operators:
+        if roll < 0.7 and self.operators & {"where", "range"}:
             return self._unanchored(calls, per, fits)
         return self._members(calls, per, fits)
 
     def pages(self, verb: Verb, entity: Entity, word: str, count: int) -> int:
         """The calls that a list of so many takes."""
-        tool = self.grower.tools.get(Operation(verb, entity.name, word))
+        tool = self.tools.get(Operation(verb, entity.name, word))
         if tool is None:
             raise DeadEndError
         return tool.pages_of(count)
@@ -72,10 +98,10 @@ class Several:
             raise DeadEndError
         return pick(self.rng, links)
 
-    def _led(self, entity: Entity, link: Link, targets: Sequence[Key], calls: int) -> Members:
+    def _leading(self, entity: Entity, link: Link, targets: Sequence[Key], calls: int) -> Members:
         if calls < 0:
             raise DeadEndError
-        return Members(entity, self.grower.lead(self.world.skin.entity(link.to), targets, calls), link)
+        return Members(entity, self.lead(self.world.skin.entity(link.to), targets, calls), link)
 
     def _members(self, calls: int, per: int, fits: Fits) -> Many:
         """What leads to an entity some hops away, as many as the calls allow."""
@@ -88,7 +114,7 @@ class Several:
         if not options:
             raise DeadEndError
         targets, rest = pick(self.rng, options)
-        return self._led(entity, link, targets, rest)
+        return self._leading(entity, link, targets, rest)
 
     def _unanchored(self, calls: int, per: int, fits: Fits) -> Many:
         """All of a type with a label, or with a value between two bounds."""
@@ -135,13 +161,13 @@ class Several:
             kept = len(node.value(self.world))
             if not 2 <= kept < len(keys):
                 continue
-            recorded = Operation("record", entity.name) in self.grower.tools
+            recorded = Operation("record", entity.name) in self.tools
             by_list = isinstance(node, Where) and node.by_list
             rest = calls - cost - reads - (0 if recorded and not by_list else per * kept)
             if link is None and rest == 0:
                 return node
             if link is not None and rest >= 0:
-                source_ = self._led(entity, link, [target], rest)
+                source_ = self._leading(entity, link, [target], rest)
                 made = node.with_part(source, source_)
                 assert isinstance(made, Many)
                 return made
@@ -156,7 +182,7 @@ class Several:
         sizes = self.terrain.by_size(entity.name, link.name)
         count = pick(self.rng, [*sizes])
         target = pick(self.rng, sizes[count])
-        members = Members(entity, self.grower.anchor(self.world.skin.entity(link.to), target), link)
+        members = Members(entity, self.anchor(self.world.skin.entity(link.to), target), link)
         return entity, link, target, members, self.pages("members", entity, link.name, count)
 
     def _filter(self, source: Many, keys: list[Key]) -> tuple[Where | Above, int]:
@@ -199,8 +225,8 @@ class Several:
                 lists = [(one, left), (two, right)]
                 sizes = [(link, len(self.world.members(entity.name, link.name, key))) for link, key in lists]
                 pages = sum(self.pages("members", entity, link.name, size) for link, size in sizes)
-                second = Members(entity, self.grower.anchor(self.world.skin.entity(two.to), right), two)
-                return Both(entity, self._led(entity, one, [left], calls - pages - per * kept), second)
+                second = Members(entity, self.anchor(self.world.skin.entity(two.to), right), two)
+                return Both(entity, self._leading(entity, one, [left], calls - pages - per * kept), second)
         raise DeadEndError
 
     def _targets(self, calls: int, per: int, fits: Fits) -> Many:
@@ -220,7 +246,7 @@ class Several:
             if count < 2 or rest < 0:
                 continue
             if by is not None:
-                return Targets(node.entity, self._led(entity, by, [target], rest), link)
+                return Targets(node.entity, self._leading(entity, by, [target], rest), link)
             if rest == 0:
                 return node
         raise DeadEndError
