@@ -74,7 +74,7 @@ def test_a_plan_that_no_tool_carries_out_is_not_solvable(chain: tuple[Block, Dra
 
 def test_an_empty_answer_is_none(chain: tuple[Block, Draft]) -> None:
     block, draft = chain
-    empty = replace(draft, answer=replace(draft.answer, value=""))
+    empty = replace(draft, answer=Bound("", draft.answer.expression))
     assert rejection(lambda: block.certify(empty)) == ("solvable", "the answer is empty")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import log2
-from types import CodeType
 from typing import Any
 
 from recall.programs import references
@@ -14,7 +13,7 @@ from recall.synth.procedural import unknowable
 from recall.synth.procedural.certify import Draft, RejectedError, bare, certify, elsewhere, is_listing
 from recall.synth.procedural.closure import cheaper_listings
 from recall.synth.procedural.distractors import Distractors
-from recall.synth.procedural.functions import Functions
+from recall.synth.procedural.emulation import Emulation
 from recall.synth.procedural.grow import Grower
 from recall.synth.procedural.ledger import Ledger
 from recall.synth.procedural.levels import levels_of
@@ -111,11 +110,9 @@ class Block:
         rates = {"currency": {name: {"rate": rate} for name, rate in self.rates.items()}} if self.rates else {}
         self._tables = {**self.world.tables(), **rates}
         self._told: dict[str, str] = {}
-        codes: dict[str, CodeType] = {}
         own = [*self.tools.values()]
-        self._here = Functions(self._tables, own, self.style, codes)
-        shuffled = {kind: {key: self._tables[kind][key] for key in keys} for kind, keys in self.shuffled.named.items()}
-        self._elsewhere = Functions({**shuffled, **rates}, own, self.style, codes)
+        self._here = Emulation(self.world, own, self.style, self.rates)
+        self._elsewhere = Emulation(self.shuffled, own, self.style, self.rates)
 
     def with_source(self, certified: Sequence[Certified]) -> list[Task]:
         """Tasks of this world with the source that they share: the tools that any of them shows, over all rows."""
@@ -187,7 +184,7 @@ class Block:
 
     def certify(self, draft: Draft) -> int:
         """Check a draft, and say how many calls it takes at least; see `certify.certify`."""
-        with self._elsewhere.episode(draft.plan) as function:
+        with self._elsewhere.episode() as function:
             return certify(draft, self.world, self.others, Trace(self.tools, function), self.shuffled)
 
     def _certified(
@@ -206,7 +203,7 @@ class Block:
 
     def _carried_out(self, plan: Scalar) -> tuple[Trace, Bound, dict[str, Any] | None]:
         """The reference run, its answer, and what it changed, which is then undone."""
-        with self._here.episode(plan) as function:
+        with self._here.episode() as function:
             trace = Trace(self.tools, function)
             answer = plan.run(trace)
             return trace, answer, self._here.changes(plan)

@@ -11,7 +11,7 @@ in new ways is not searched.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from recall.programs import OPERATIONS
 from recall.synth.procedural.ledger import Ledger
@@ -48,8 +48,7 @@ Read = Callable[[World], Any]
 """Follows a way in any world; None where it breaks off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """How an entity is come upon."""
 
     cost: int
@@ -312,8 +311,7 @@ class _Search:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """Where a value is read."""
 
     cost: int

@@ -75,11 +75,6 @@ def source_of(tables: Tables, tools: Iterable[Tool], style: Style, *, changing: 
     return "".join(parts) + "".join(f"\n\n{tool.source}" for tool in tools)
 
 
-def helpers(style: Style) -> str:
-    """The source of what the tools call, apart from the rows."""
-    return f"{ROW}{_paged(style) if style.page_size else ''}{FAILING}"
-
-
 def with_failure(tool: Tool) -> Tool:
     """The tool, failing when it is called first."""
     head, body = tool.source.split("\n", 1)

@@ -67,6 +67,7 @@ class ProceduralTasks:
             raise ConfigError(f"split {split!r}: accepted are {', '.join(SPLITS)}")
         self.recipe = _of_split(recipe, split)
         self.seed, self.split = seed, split
+        self._key = f"procedural/{split}/{seed}/{digest(self.recipe.model_dump_json())}"
         self._made = lru_cache(maxsize=4)(self._world)
 
     def __getitem__(self, index: int) -> Task:
@@ -87,10 +88,6 @@ class ProceduralTasks:
         """
         number, slot = divmod(index, self.recipe.tasks_per_world)
         return self._made(number)[slot]
-
-    @property
-    def _key(self) -> str:
-        return f"procedural/{self.split}/{self.seed}/{digest(self.recipe.model_dump_json())}"
 
     def _world(self, number: int) -> list[list[Attempt]]:
         """The tries for each task of a world. What finds no place in it gets another world."""

@@ -7,7 +7,7 @@ agent's calls reach it in the sandbox.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from recall.synth.procedural.english import a
 from recall.synth.procedural.kinds import Kind
@@ -22,8 +22,7 @@ Verb = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """What a tool does, in the words of the skin and whatever it is named."""
 
     verb: Verb
@@ -48,6 +47,8 @@ class Tool:
     """Where the value, or the list, lies in what it returns."""
     match: str = ""
     """A regular expression that finds the value where the tool answers in a sentence."""
+    noun: str = ""
+    """What a value that it reads is called."""
     failing: bool = False
     """Whether its first call in an episode fails."""
     page_size: int = 0
@@ -137,7 +138,7 @@ class _Maker:
         whose = f"{noun} of {a(entity.noun)}"
         told = whose if self.style.plain else f"The {whose}{unit}."
         spec = ToolSpec(name, told, _parameters({key: schema}))
-        return Tool(Operation("field", entity.name, word), spec, {"key": key}, source, path, match)
+        return Tool(Operation("field", entity.name, word), spec, {"key": key}, source, path, match, noun)
 
     def _wrapped(
         self, value: str, word: str, noun: str, key: str, kind: Kind | None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from recall.programs import OPERATIONS
 from recall.synth.procedural.tools import Operation, Tool
@@ -11,8 +11,7 @@ from recall.synth.procedural.tools import Operation, Tool
 Call = Callable[[str, Mapping[str, Any]], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """A value, and the expression of the reference program that says where it comes from."""
 
     value: Any
