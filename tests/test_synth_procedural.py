@@ -17,7 +17,7 @@ from recall.datasets.row import row_from_task, task_from_row
 from recall.errors import ConfigError
 from recall.programs import calls_of, references, run
 from recall.sandbox.local import LocalSandbox
-from recall.synth.procedural import skins
+from recall.synth.procedural import phrases, skins
 from recall.synth.procedural.certify import bare, provenance
 from recall.synth.procedural.made import make
 from recall.synth.procedural.recipe import LEVELS, OPERATORS, PRESETS, Recipe, recipe_of
@@ -189,6 +189,24 @@ def test_no_question_is_broken(many: list[Task]) -> None:
         assert not re.search(r"(?<![.?:] )(?<!^)\b(Find|Tell|Give|Take|What|Which|Compare)\b", text), text
         if letters := re.findall(r"Call (?:it|them) ([\w -]+?)\.", text):
             assert len(letters) == len(set(letters)), text
+
+
+WAYS: dict[str, tuple[phrases.Ways, ...]] = {
+    "hop": (phrases.STEPS,), "members": (phrases.MEMBERS, ("the skin's own",)), "range": (phrases.BETWEEN,),
+    "where": (phrases.LABELLED, ("the skin's own",)), "top": (phrases.TOPS, phrases.TOPS_APART),
+    "total": (phrases.TOTALS,), "count": (phrases.TIMES,), "combine": (phrases.SUMS, phrases.DIFFERENCES),
+    "days": (phrases.DAYS, phrases.LATER), "convert": (phrases.CONVERSIONS, phrases.RESCALES),
+    "both": (phrases.BOTH, phrases.BOTH_APART), "targets": (phrases.TARGETS, phrases.TARGETS_APART),
+    "whichever": (phrases.WHICHEVERS, phrases.WHICHEVERS_APART), "conditional": (phrases.CHOICES,),
+    "list": (phrases.LISTS,), "update": (phrases.ACTS, phrases.MOVES),
+}  # fmt: skip
+
+
+def test_every_operator_is_said_in_six_ways_at_least() -> None:
+    assert set(WAYS) == set(OPERATORS)
+    for operator, ways in WAYS.items():
+        every = [way for group in ways for way in group]
+        assert len(set(every)) == len(every) >= 6, operator
 
 
 # Splits
