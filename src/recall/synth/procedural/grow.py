@@ -5,13 +5,12 @@ part is told how many calls it may take. What the parts share is not foreseen; `
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
 
 from recall.synth.procedural.kinds import KINDS, Kind
+from recall.synth.procedural.lead import Leading
 from recall.synth.procedural.names import pick
-from recall.synth.procedural.plans import Anchor, Conditional, Hop, Many, Members, One, Scalar, Top, Where, Whichever
+from recall.synth.procedural.plans import Hop, Many, Members, One, Scalar, Top, Where
 from recall.synth.procedural.recipe import Operator, Recipe
 from recall.synth.procedural.scalars import (
     Acted,
@@ -27,35 +26,21 @@ from recall.synth.procedural.scalars import (
     Times,
     Total,
 )
-from recall.synth.procedural.several import MOST, DeadEndError, Several
+from recall.synth.procedural.several import MOST, DeadEndError
 from recall.synth.procedural.skins.schema import Entity, Field, Link
 from recall.synth.procedural.terrain import Terrain
 from recall.synth.procedural.tools import Operation, Tool
 from recall.synth.procedural.units import conversions
-from recall.synth.procedural.world import Key
 
 __all__ = ["DeadEndError", "Form", "Grower"]
 
 Form = Callable[[int], Scalar]
 """Makes plans of one form, of about so many calls; raises `DeadEndError` where a draw leads nowhere."""
-_WALKS = 4
-"""The walks that are tried to come to certain entities."""
 _DRAWS = 8
 """The changes that are tried for one that takes the calls wanted."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Begin:
-    """How a way begins."""
-
-    sort: Literal["anchor", "whichever", "conditional"]
-    looked_up: bool
-    """Whether one of the entities named has to be looked up."""
-    calls: int
-    """The calls that this takes."""
-
-
-class Grower(Several):
+class Grower(Leading):
     """Grows plans over one world."""
 
     def __init__(
@@ -91,96 +76,19 @@ class Grower(Several):
         measured = {"total", "count"} & self.operators
         yield self.updated, needs("update", "members"), 3, 1.5 * (has(_adds) and bool(measured))
 
-    # One entity
-
-    def lead(self, entity: Entity, keys: Sequence[Key], calls: int) -> One:
-        """See `Several`."""
-        begin = self._begin(calls)
-        return self._led(entity, keys, calls - begin.calls, begin)
-
-    def _led(self, entity: Entity, keys: Sequence[Key], hops: int, begin: "_Begin") -> One:
-        if hops == 0:
-            return self._start(begin, entity, pick(self.rng, keys))
-        walks = self.terrain.walks(entity.name, hops) if "hop" in self.operators else []
-        if not walks:
-            raise DeadEndError
-        for _ in range(_WALKS):
-            walk = pick(self.rng, walks)
-            ends = self.terrain.ends(walk)
-            reached = [key for key in keys if key in ends]
-            if reached:
-                start = pick(self.rng, ends[pick(self.rng, reached)])
-                node = self._start(begin, walk.steps[0][0], start)
-                for _, link in walk.steps:
-                    node = Hop(self.world.skin.entity(link.to), node, link)
-                return node
-        raise DeadEndError
-
-    def _begin(self, calls: int, after: int = 0) -> "_Begin":
-        """How a way of at most so many calls begins.
-
-        Args:
-            calls: of the way.
-            after: the calls that have to follow where it begins with a choice, so that no single call from what the
-                question names comes to the answer.
-        """
-        looked_up = self.world.keyed == "id" and calls > 0 and self.rng.random() < 0.5
-        roll = self.rng.random()
-        if calls >= 2 + looked_up + after and roll < 0.2:
-            if roll < 0.1 and "whichever" in self.operators:
-                return _Begin("whichever", looked_up, 2 + looked_up)
-            if roll >= 0.1 and "conditional" in self.operators:
-                return _Begin("conditional", looked_up, 2 + looked_up)
-        return _Begin("anchor", looked_up, int(looked_up))
-
-    def _start(self, begin: "_Begin", entity: Entity, key: Key) -> One:
-        """What a way begins at: an entity named, or one of two."""
-        looked_up = begin.looked_up
-        if begin.sort == "anchor":
-            return self.anchor(entity, key, looked_up=looked_up)
-        judged = entity if begin.sort == "whichever" else pick(self.rng, self.world.skin.entities)
-        ordered = self.terrain.ordered[judged.name]
-        if not ordered:
-            raise DeadEndError
-        column = pick(self.rng, ordered)
-        other = self.any_key(entity)
-        if other == key:
-            raise DeadEndError
-        named = self.anchor(entity, key, looked_up=looked_up and self.rng.random() < 0.5)
-        if begin.sort == "conditional":
-            return self._conditional(column, judged, named, other, looked_up=looked_up and named.by_id)
-        values = self.world.column(entity.name, column.name)
-        if values[key] == values[other]:
-            raise DeadEndError
-        pair = (named, self.anchor(entity, other, looked_up=looked_up and named.by_id))
-        left, right = pair if self.rng.random() < 0.5 else pair[::-1]
-        return Whichever(entity, left, right, column, values[key] > values[other])
-
-    def _conditional(self, column: Field, judged: Entity, named: Anchor, other: Key, *, looked_up: bool) -> Conditional:
-        left, right = self.any_key(judged), self.any_key(judged)
-        values = self.world.column(judged.name, column.name)
-        if values[left] == values[right]:
-            raise DeadEndError
-        one = Read(column.kind, self.anchor(judged, left, looked_up=looked_up), column)
-        two = Read(column.kind, self.anchor(judged, right), column)
-        entity = named.entity
-        pair = (named, self.anchor(entity, other, looked_up=not named.known))
-        then, otherwise = pair if values[left] > values[right] else pair[::-1]
-        return Conditional(entity, one, two, then, otherwise)
-
     # Scalars
 
     def chain(self, calls: int) -> Scalar:
         """Something about an entity a few hops away: a value that may be an answer, or its name."""
         if calls > 1 and "hop" in self.operators and self.rng.random() < 0.3:
             calls -= self.world.keyed == "id"
-            begin = self._begin(calls, 2)
+            begin = self.begin(calls, 2)
             hops = calls - begin.calls
             reached = self.terrain.reached(hops)
             if not reached:
                 raise DeadEndError
             entity = pick(self.rng, reached)
-            return self._called(self._led(entity, self.terrain.keys[entity.name], hops, begin))
+            return self._called(self.led(entity, self.terrain.keys[entity.name], hops, begin))
         return self.number(calls, lambda kind: kind.answerable)
 
     def _called(self, source: One) -> Called:
@@ -193,14 +101,14 @@ class Grower(Several):
         """A column of an entity a few hops away, of a kind that fits."""
         if calls < 1:
             raise DeadEndError
-        begin = self._begin(calls - 1, 1)
+        begin = self.begin(calls - 1, 1)
         hops = calls - 1 - begin.calls
         columns = [pair for pair in self.terrain.fields if fits(pair[1].kind)]
         columns = [pair for pair in columns if self.terrain.walks(pair[0].name, hops)]
         if not columns:
             raise DeadEndError
         entity, column = pick(self.rng, columns)
-        return Read(column.kind, self._led(entity, self.terrain.keys[entity.name], hops, begin), column)
+        return Read(column.kind, self.led(entity, self.terrain.keys[entity.name], hops, begin), column)
 
     def amount(self, calls: int, fits: Callable[[Kind], bool]) -> Scalar:
         """A column of an entity, or now and then a sum."""
