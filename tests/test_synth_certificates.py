@@ -13,6 +13,7 @@ import pytest
 
 from procedural_worlds import ALL_SHOWN, block_of, draft_of
 from recall.environment import Limits, ToolEnvironment
+from recall.policy.scripted import turns_of
 from recall.programs import resolve
 from recall.rewards import solved
 from recall.sandbox.local import LocalSandbox
@@ -92,6 +93,7 @@ async def test_the_reference_program_solves_the_task_within_the_budget_that_the_
     try:
         for task in tasks:
             claims = task.extra["synth"]
+            assert claims["turns"] == len(turns_of(task)) + 1
             limits = Limits(max_turns=claims["max_calls"] + 1, max_calls=claims["max_calls"], call_timeout_s=60)
             assert await played(task, sandbox, limits)
     finally:

@@ -211,7 +211,7 @@ class Block:
     def _about(self, draft: Draft, shown: dict[str, int]) -> dict[str, Any]:
         """What the row says of the task's making."""
         plan, trace, visible = draft.plan, draft.trace, draft.visible
-        after, turns = _order(trace)
+        after, turns = _order(trace, changing=draft.changes is not None)
         template = plan.template
         calls, retries = len(trace.items), sum(tool.failing for tool in trace.used.values())
         operators = sorted({node.operator for node in plan.nodes if node.operator})
@@ -230,7 +230,7 @@ class Block:
             "tool_set": digest(sorted(map(self._tell, visible.values()))),
             "family": next((name for name in _FAMILIES if name in operators), "read"), "operators": operators,
             "calls": calls, "depth": max(after, default=0), "width": max(map(turns.count, turns)),
-            "turns": max(turns) + 1, "retries": retries, "max_calls": calls + retries + self.recipe.slack,
+            "turns": max(turns) + 2, "retries": retries, "max_calls": calls + retries + self.recipe.slack,
             "levels": levels, "distractors": shown,
             "difficulty": round(calls + 0.5 * max(after) + 0.3 * log2(len(visible)), 3),
         }  # fmt: skip
@@ -297,21 +297,18 @@ def _finished(plan: Scalar, trace: Trace, answer: Bound) -> list[dict[str, Any]]
     return [*trace.items, *([] if listed or answer.expression == {"$ref": last} else [{"value": answer.expression}])]
 
 
-def _order(trace: Trace) -> tuple[list[int], list[int]]:
-    """[calls] how many calls stand on the longest way to each, itself included; and the earliest turn of each.
+def _order(trace: Trace, *, changing: bool) -> tuple[list[int], list[int]]:
+    """[calls] how many calls stand on the longest way to each, itself included; and the turn of each, from 0.
 
-    A change is made after everything before it, and what comes after it is not made before it.
+    A call is made as soon as what it needs is known; where something changes, not before the call before it.
     """
     after: list[int] = []
     turns: list[int] = []
-    changed = 0
     for item in trace.items:
         needs = [*references(item["arguments"])]
         after.append(1 + max((after[number] for number in needs), default=0))
-        turn = max([changed, *(turns[number] + 1 for number in needs)])
-        if trace.used[item["name"]].operation.verb in ("act", "move"):
-            turn = changed = max([turn, *turns])
-        turns.append(turn)
+        turn = max((turns[number] + 1 for number in needs), default=0)
+        turns.append(max([turn, *turns]) if changing else turn)
     return after, turns
 
 
