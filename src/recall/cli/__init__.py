@@ -83,7 +83,8 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "httptools": "serve",
         "prometheus_client": "serve",
         "aiohttp": "serve",
-        "yaml": "serve",
+        "yaml": "retriever",
+        "qdrant_client": "retriever",
     }
 )
 """The extra that brings a package."""
