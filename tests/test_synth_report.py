@@ -453,6 +453,23 @@ def test_what_a_guess_earns_leaves_out_what_form_earns() -> None:
     assert earned(rewards.get("row"), task, "12 July 2003") == 1
 
 
+def test_a_guess_without_the_change_that_is_asked_for_earns_nothing() -> None:
+    task = replace(made(0), changes={"pet/Rex/owner": "Ann"})
+    answer = task.ground_truth[0]
+    for name in ("exact", "outcome"):
+        reward = rewards.get(name)
+        assert earned(reward, task, answer) == 0
+        assert earned(reward, task, answer, {"pet/Rex/owner": "Ann"}) == 1
+
+
+def test_what_to_say_where_tools_cannot_tell_is_no_answer_in_the_question() -> None:
+    task = replace(
+        made(0), question="Say cannot be determined where that is so.", ground_truth=("cannot be determined",)
+    )
+    assert is_in_question(task)
+    assert not is_in_question(replace(task, reference=({"value": "cannot be determined"},)))
+
+
 def test_a_partial_reward_breaks_the_gate_of_the_constant() -> None:
     days = [f"{day} July 2003" for day in range(1, 32)] * 2
     tasks = [

@@ -174,7 +174,7 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
         ),
         "hard": Recipe(
             calls=(5, 12), rows=(20, 80), tools=(12, 30), duplicates=(1, 3), foreign=(1, 4), decoys=0.3, failing=0.2,
-            denied=0.2, pages=0.5,
+            denied=0.2, missing=0.01, pages=0.5,
         ),
     }
 )  # fmt: skip

@@ -77,7 +77,9 @@ def earned(reward: Reward, task: Task, guess: str, changes: Mapping[str, Any] = 
     turn = f"<think> . </think> \\boxed{{{guess}}}<|im_end|>"
     segments = (Segment((), None, ""), Segment((), (), turn))
     result = reward(task, Trajectory(task.id, segments, StopReason.DONE, guess, changes=changes))
-    return result.parts.get("f1", result.parts.get("answer", result.score))
+    parts = result.parts
+    # Where something was to be changed, a right answer alone is worth nothing.
+    return parts.get("f1", parts.get("answer", result.score)) * parts.get("state", 1.0)
 
 
 def right(task: Task, guess: str, changes: Mapping[str, Any] = MappingProxyType({})) -> bool:
@@ -100,7 +102,13 @@ def echoes(question: str) -> dict[str, str]:
 
 
 def is_in_question(task: Task) -> bool:
-    """Whether an accepted answer stands in the question, word for word, both normalised as for exact match."""
+    """Whether an accepted answer stands in the question, word for word, both normalised as for exact match.
+
+    What to say where the tools cannot tell is part of such a task's question and gives nothing away: a task whose
+    reference makes no call is none that counts.
+    """
+    if task.reference and not any("name" in item for item in task.reference):
+        return False
     question = f" {answers.normalize(task.question)} "
     return any(f" {normal} " in question for answer in task.ground_truth if (normal := answers.normalize(answer)))
 
