@@ -13,6 +13,20 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the policy wrote and the parser understood."""
+
+    name: str
+    """The tool's name as written; it may be unknown."""
+    arguments: Mapping[str, Any]
+    """The decoded JSON object of arguments."""
+    id: str = field(default="", compare=False)
+    """What the model called the call, in a format where it does; its result is shown under the same id."""
+    texts: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """The arguments as written, in a format that writes them without their types; `tool_calls.typed` reads them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message that the environment shows to the policy."""
 
@@ -20,6 +34,12 @@ class Message:
     """Who speaks. Results of tools have the role `tool`; the renderer decides where they go."""
     content: str
     """The text, unescaped; the renderer makes sure that it cannot become a control token."""
+    name: str = ""
+    """Of a result: the tool that was called, for chat templates that show it."""
+    call_id: str = ""
+    """Of a result: the id of its call, where the call has one."""
+    calls: tuple[ToolCall, ...] = ()
+    """Of an assistant's message, in a history that came from outside: the calls it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +52,6 @@ class ToolSpec:
     """What it does, for the model."""
     parameters: Mapping[str, Any]
     """JSON Schema of the arguments: `{"type": "object", "properties": …, "required": […]}`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call that the policy wrote and the parser understood."""
-
-    name: str
-    """The tool's name as written; it may be unknown."""
-    arguments: Mapping[str, Any]
-    """The decoded JSON object of arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,8 @@ class AssistantTurn:
     """The calls, in the order written."""
     answer: str | None = None
     """The content of the last `\\boxed{}` outside thinking and calls; None when there is none."""
+    content: str = ""
+    """What is said outside thinking and calls, without the space around it."""
 
 
 AnswerKind = Literal["text", "number", "integer", "boolean", "date", "entity", "list", "set", "sequence"]
