@@ -139,7 +139,9 @@ async def test_a_closed_session_leaves_neither_process_nor_descriptor(box: Bubbl
         with pytest.raises(SandboxError, match="closed"):
             await call
     await at_rest(box)
-    assert (descriptors(), children()) == before
+    # Garbage of other tests may close descriptors meanwhile.
+    assert descriptors() <= before[0]
+    assert children() == before[1]
 
 
 async def test_sessions_closed_at_once_leave_nothing(box: BubblewrapSandbox) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +140,33 @@ class Host:
     def add(self, copy: LocalSession) -> None: ...
 
     def drop(self, session: LocalSession) -> None: ...
+
+
+def loaded_with(theirs: socket.socket, reply: bytes) -> bytes:
+    """Answer the source with `reply`, the request that came behind it with OK, all at once; what had come."""
+    came = theirs.recv(1 << 16)
+    theirs.send(frame(0, b"") + frame(0, reply) + frame(1, OK))
+    return came
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [(b'["ok",null,"",null]', CallStatus.OK), (b'["exception",null,"","no"]', CallStatus.EXCEPTION)],
+)
+async def test_the_first_call_goes_right_behind_the_source(reply: bytes, status: CallStatus) -> None:
+    ours, theirs = socket.socketpair()
+    host = Host()
+    session = host.session = LocalSession(host, Family(1, host), ours)
+    session.load("x = 1", DEFAULT_OPTIONS, asyncio.get_running_loop())
+    call = asyncio.create_task(session.call("f", {}, timeout_s=30))
+    await asyncio.sleep(0)
+    came = list(Frames(1 << 16).take(loaded_with(theirs, reply)))
+    assert [(number, json.loads(body)[0]) for number, body in came] == [(0, "load"), (1, "call")]
+    result = await call
+    assert result.status is status
+    assert result.result == (42 if status is CallStatus.OK else None)
+    await session.close()
+    theirs.close()
 
 
 writings = st.one_of(

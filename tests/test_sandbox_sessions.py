@@ -212,6 +212,24 @@ async def test_a_seed_makes_random_numbers_repeat(box: LocalSandbox) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+async def test_a_seed_makes_random_numbers_repeat_where_each_call_is_served_by_a_copy(box: LocalSandbox) -> None:
+    drawn = []
+    for options in (SessionOptions(seed=1), SessionOptions(seed=1, transactional=True)):
+        async with opened(box, options) as session:
+            drawn.append([await value(session, "draw") for _ in range(3)])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 3
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+async def test_a_copy_draws_numbers_of_its_own_unless_they_are_to_repeat(box: LocalSandbox, seed: int | None) -> None:
+    async with opened(box, SessionOptions(forkable=True, seed=seed)) as session:
+        copy = await session.fork()
+        same = await value(session, "draw") == await value(copy, "draw")
+        await copy.close()
+    assert same is (seed is not None)
+
+
 @pytest.mark.parametrize("options", [SessionOptions(), FORKABLE, TRANSACTIONAL])
 async def test_a_thread_gets_no_time_between_calls(box: LocalSandbox, options: SessionOptions) -> None:
     if "seccomp" not in box.isolation_of("default"):

@@ -30,8 +30,10 @@ pytestmark = [
 COUNTER = "count = 0\ndef bump():\n    global count\n    count += 1\n    return count\n"
 LIMITS = SandboxLimits(call_timeout_s=30.0, open_timeout_s=30.0, memory_bytes=160 << 20, output_chars=1000)
 CALLS, WORKERS, LEAST_ZYGOTE_KILLS = 10_000, 24, 3
-BACK_S = 5.0
-"""Within which the service must be back; a second is what it takes on an idle machine, much less than that."""
+KILLS, KILLS_A_ZYGOTE = 120, 20
+"""Spread over the calls, not over time: on a busy machine sessions would be killed faster than they get on."""
+BACK_S = 30.0
+"""Within which the service must be back on the busiest machine; on an idle one it takes a fifth of a second."""
 
 
 @dataclass(slots=True)
@@ -88,23 +90,27 @@ async def work(box: LocalSandbox, tally: Tally, calls: int, options: SessionOpti
         await session.close()
 
 
-async def kill(box: LocalSandbox, tally: Tally, chance: random.Random) -> None:
-    """Kill a child every few milliseconds, and the zygote now and then; see how soon it serves again."""
+async def kill(box: LocalSandbox, tally: Tally, calls: int, chance: random.Random) -> None:
+    """Kill a child every `calls` calls, and the zygote now and then; see how soon it serves again."""
+    due = 0
     while True:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.005)
+        if tally.outcomes["ok"] < due:
+            continue
+        due = tally.outcomes["ok"] + calls
         zygote = box.pid
         if zygote is None or not lives(zygote):
             continue
         children = [pid for pid in descendants() if fields_of(pid)[1:2] == [str(zygote)]]
         tally.seen |= {zygote, *children}
-        if tally.child_kills % 12 == 11 or not children:
+        if tally.child_kills % KILLS_A_ZYGOTE == KILLS_A_ZYGOTE - 1:
             os.kill(zygote, signal.SIGKILL)
             tally.zygote_kills += 1
             tally.child_kills += 1
             began = time.monotonic()
             await serve(box)
             tally.back_s.append(time.monotonic() - began)
-        else:
+        elif children:
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(children), signal.SIGKILL)
             tally.child_kills += 1
@@ -132,7 +138,7 @@ async def test_calls_survive_the_death_of_processes_or_report_it(kind: str) -> N
     box = LocalSandbox(LIMITS, pool=8 if kind == "pooled" else 0)
     await serve(box)
     tally = Tally()
-    killer = asyncio.create_task(kill(box, tally, random.Random(0)))
+    killer = asyncio.create_task(kill(box, tally, share // KILLS, random.Random(0)))
     try:
         await asyncio.gather(*(work(box, tally, share // WORKERS + 1, options) for _ in range(WORKERS)))
         killer.cancel()
@@ -141,7 +147,7 @@ async def test_calls_survive_the_death_of_processes_or_report_it(kind: str) -> N
         killer.cancel()
         await box.close()
     assert tally.outcomes["ok"] >= share
-    assert all(seconds < BACK_S for seconds in tally.back_s), tally.back_s
+    assert max(tally.back_s) < BACK_S, tally.back_s
     assert set(os.listdir("/proc/self/fd")) == before
     deadline = time.monotonic() + 20
     while left := [pid for pid in tally.seen if lives(pid)]:

@@ -139,6 +139,25 @@ async def test_the_published_search_tool_runs_in_a_sandbox_that_has_no_network(s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux")
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_call_behind_a_source_that_asks_is_made_if_that_loads(server: TestServer, fails: bool) -> None:
+    source = f"import requests\nfirst = requests.get('{server.base}/echo?first').json()['target']\n"
+    source += f"def f():\n    return first, requests.get('{server.base}/echo?second').json()['target']\n"
+    if fails:
+        source += "raise ValueError('late')\n"
+    broker = Broker([Rule.parse(f"{server.base}/echo")])
+    box = LocalSandbox(web=broker)
+    session = await box.open(source)
+    result = await session.call("f", {}, timeout_s=60)
+    await box.close()
+    await broker.close()
+    if fails:
+        assert "could not be loaded: ValueError: late" in (result.error or "")
+    else:
+        assert result.result == ["/echo?first", "/echo?second"], result
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the local sandbox needs Linux")
 async def test_without_a_broker_there_is_no_requests_to_import() -> None:
     box = LocalSandbox()
     session = await box.open("def f():\n    import requests\n")

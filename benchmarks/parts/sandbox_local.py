@@ -23,12 +23,12 @@ box = type(sys)("box")
 box.__path__ = [sys.argv[1]]
 sys.modules["box"] = box
 import box.zygote
-import gc, importlib, json, os, time
+import importlib, json, os, time
+box.zygote.import_random()
 for name in json.loads(sys.argv[2]):
     importlib.import_module(name)
-box.zygote._warm(box.zygote.ReplyLimits(16384, 1 << 18, 2000))
-gc.collect()
-gc.freeze()
+box.zygote.warm(box.zygote.ReplyLimits(16384, 1 << 18, 2000))
+filling = box.zygote.settle()
 times = []
 for _ in range(int(sys.argv[3])):
     time.sleep(0.01)
@@ -146,7 +146,7 @@ def bare_forks(count: int) -> Row:
     flags = ["-P", "-s", "-S", "-B", "-X", "utf8", "-c", BARE]
     done = subprocess.run(
         [sys.executable, *flags, folder, json.dumps(STANDARD_PRELOAD), str(count)],
-        env={"PYTHONHASHSEED": "0"},
+        env={"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"},
         check=True,
         capture_output=True,
     )

@@ -102,10 +102,14 @@ class ZygoteHost:
         """
         ours, theirs = socket.socketpair()
         self._count += 1
-        session = LocalSession(self, Family(self._count, self), ours, options)
-        self.sessions[self._count] = session
         copies = options.forkable or options.transactional
+        # Before anything else: the zygote is at work while we get ready.
         self._send(MESSAGE.pack(b"F", self._count, FORKS * copies + WARM * warm), theirs)
+        session = LocalSession(self, Family(self._count, self), ours, options)
+        if self.dead:
+            session.fail("the zygote is gone")
+        else:
+            self.sessions[self._count] = session
         return session
 
     def signal(self, kind: bytes, number: int) -> None:
@@ -245,7 +249,14 @@ def _spawn(control: socket.socket, settings: Mapping[str, Any]) -> int:
         raise SandboxError(ELSEWHERE)
     # The order of a set of strings is the same in every session and every run. One thread for each of the libraries
     # that would start some when they are imported: a zygote must have none.
-    environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # What a child calls for the first time is linked already.
+    environment = {
+        "LD_BIND_NOW": "1",
+        "PYTHONHASHSEED": "0",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
     arguments = [sys.executable, *interpreter_arguments("zygote", json.dumps(settings))]
     with boundary(SandboxError, "starting the zygote", OSError):
         return os.posix_spawn(

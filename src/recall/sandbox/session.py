@@ -105,6 +105,8 @@ class LocalSession:
         self._opened_at = time.monotonic()
         self._began_at: float | None = None
         self._waiter: asyncio.Future[CallResult] | None = None
+        self._behind: float | None = None
+        """The time-out of the request that was sent right behind the source; None when there is none."""
         self._errand: asyncio.Task[None] | None = None
         self._end: CallResult | SandboxError | None = None
         """What every further call comes to; None while there is a process to ask, or its end is not explained yet."""
@@ -123,7 +125,7 @@ class LocalSession:
             return self._unloadable(f"{len(body)} bytes, the limit is {self._limits.request_bytes}")
         self._opened_at = time.monotonic()
         self._deadline.set(self._limits.open_timeout_s, self._load_overdue)
-        return self._send(body)
+        return self._send(0, body)
 
     def call(
         self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None
@@ -230,12 +232,25 @@ class LocalSession:
             self._deadline.set(self._limits.open_timeout_s, self._load_overdue)
 
     async def _exchange(self, loop: asyncio.AbstractEventLoop, request: Sequence[Any], timeout_s: float) -> CallResult:
+        body = self._encoded(request)
         if self._end is None and not self._loaded:
+            if isinstance(body, bytes):
+                # Right behind the source. Its time begins once that has run; see `_accept`.
+                self._behind = timeout_s
+                self._send(self._request + 1, body)
+                return await self._answer(loop)
             await self._answer(loop)
         if isinstance(self._end, SandboxError):
             raise SandboxError(str(self._end))
         if self._end is not None:
             return self._end
+        if not isinstance(body, bytes):
+            return body
+        self._expect(timeout_s)
+        self._send(self._request, body)
+        return await self._answer(loop)
+
+    def _encoded(self, request: Sequence[Any]) -> bytes | CallResult:
         try:
             body = _encode(request).encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -243,12 +258,14 @@ class LocalSession:
         if len(body) > self._limits.request_bytes:
             message = f"the arguments are {len(body)} bytes of JSON, the limit is {self._limits.request_bytes}"
             return CallResult(CallStatus.BAD_ARGUMENTS, error=message)
+        return body
+
+    def _expect(self, timeout_s: float) -> None:
+        """The next request is the one whose answer is awaited, from now on and for so long."""
         self._request = self._request % LAST_REQUEST + 1
         self._awaiting, self._interrupted, self._served = True, False, False
         self._process.go_on()
         self._deadline.set(timeout_s, lambda: self._overdue(timeout_s))
-        self._send(body)
-        return await self._answer(loop)
 
     async def _answer(self, loop: asyncio.AbstractEventLoop) -> CallResult:
         self._waiter = loop.create_future()
@@ -260,9 +277,9 @@ class LocalSession:
         finally:
             self._waiter = None
 
-    def _send(self, body: bytes) -> None:
+    def _send(self, number: int, body: bytes) -> None:
         if self._channel is not None:
-            self._channel.send(self._request, body)
+            self._channel.send(number, body)
 
     # --- what comes in
 
@@ -304,7 +321,11 @@ class LocalSession:
             return self._replied(reply)
         if reply.result.status is CallStatus.OK:
             self._loaded = True
-            self._settle(reply.result)
+            if self._behind is None:
+                self._settle(reply.result)
+            else:
+                self._expect(self._behind)
+                self._behind = None
         else:
             self._unloadable(reply.result.error or "no reason given")
         return True

@@ -40,6 +40,7 @@ def main(text: str) -> NoReturn:
         importlib.import_module(name)
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=CHANNEL)
     child = Child(Tools(ReplyLimits(**settings["reply"])), channel)
+    child.heed()
     _give_up(settings)
     child.run()
 

@@ -1,7 +1,8 @@
 """The child's side of a session: answers one request after another on descriptor 3, confined before it gets here.
 
 A frame is two big-endian 32-bit numbers, the length of the body and the number of the request that it belongs to, and
-the body. A request is the JSON of a list that begins with its kind:
+the body. The first call may come right behind the source; it is made if that could be loaded. A request is the JSON of
+a list that begins with its kind:
 
 - `["load", source, transactional, seed]`: the first, number 0, and only once;
 - `["call", name, arguments]`: a function of the source; `["eval", expression]`: in its namespace;
@@ -17,14 +18,14 @@ import json
 import os
 import signal
 import socket
-from array import array
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from .entropy import renew
 from .namespace import Tools
 from .replies import encode
-from .script import run_script
 from .wire import ASK, CHANNEL, HEADER
 
 _READ_BYTES = 8192
@@ -40,33 +41,46 @@ class Child:
         """Take `tools`, and a socket object of descriptor 3 through which descriptors are received."""
         self._tools = tools
         self._channel = channel
-        self._transactional = False
+        self._transactional = self._seeded = False
         self._number = 0
+        self._received = b""
+        """What was read beyond the end of a frame."""
+        self._early: list[tuple[int, bytes]] = []
+        """Requests that came while something else was waited for."""
         self._asking = -1
         """The request in which an answer of the web is waited for."""
 
+    def heed(self) -> None:
+        """Have SIGALRM interrupt the call in progress, here and in every fork."""
+        signal.signal(signal.SIGALRM, self._tools.interrupt)
+
     def run(self) -> NoReturn:
         """Serve until the other side closes."""
-        signal.signal(signal.SIGALRM, self._tools.interrupt)
         _send(0, _BEGUN)
         while True:
-            number, body = _receive()
-            if number & ASK:
-                continue  # an answer that an interrupted call did not wait for
-            self._number = number
-            request, _ = _decode(str(body, "utf-8"))
-            kind = request[0]
-            if kind == "call" and not self._transactional:
-                _send(number, self._tools.call(request[1], request[2]))
-            elif kind == "load":
-                self._transactional = request[2]
-                _send(number, self._tools.load(request[1], request[3]))
-            elif kind == "fork":
-                self._fork(number)
-            elif self._transactional:
-                self._in_a_copy(number, request)
-            else:
-                _send(number, self._answer(request))
+            self.serve()
+
+    def serve(self) -> None:
+        """Answer the next request."""
+        number, body = self._early.pop() if self._early else self._receive()
+        if number & ASK:
+            return  # an answer that an interrupted call did not wait for
+        self._number = number
+        request, _ = _decode(str(body, "utf-8"))
+        kind = request[0]
+        if kind == "load":
+            self._transactional, self._seeded = request[2], request[3] is not None
+            _send(number, self._tools.load(request[1], request[3]))
+        elif not self._tools.loaded:
+            return  # nobody waits for an answer any more
+        elif kind == "fork":
+            self._fork(number)
+        elif self._transactional:
+            self._in_a_copy(number, request)
+        elif kind == "call":
+            _send(number, self._tools.call(request[1], request[2]))
+        else:
+            _send(number, self._answer(request))
 
     def ask(self, body: bytes) -> bytes:
         """Have the other side perform a web request, in the midst of a call.
@@ -79,10 +93,12 @@ class Child:
         self._asking = self._number
         _send(ASK | self._number, body)
         while True:
-            number, answer = _receive()
+            number, answer = self._receive()
             if number == ASK | self._number:
                 self._asking = -1
                 return answer
+            if not number & ASK:
+                self._early.append((number, answer))
 
     def _answer(self, request: list[Any]) -> bytes:
         tools = self._tools
@@ -90,6 +106,8 @@ class Child:
             return tools.call(request[1], request[2])
         if request[0] == "eval":
             return tools.evaluate(request[1])
+        from .script import run_script
+
         outcome = run_script(request[1], output_chars=tools.limits.output_chars, **request[2])
         return tools.reply("ok", encode(outcome))
 
@@ -97,7 +115,7 @@ class Child:
         """Become two: the copy serves on the descriptor that follows the answer."""
         _send(number, self._tools.reply("ok"))
         _, ancillary, _, _ = self._channel.recvmsg(1, socket.CMSG_SPACE(4))
-        descriptor = array("i", ancillary[0][2])[0]
+        descriptor = int.from_bytes(ancillary[0][2], sys.byteorder)
         _reap()
         try:
             pid = os.fork()
@@ -107,6 +125,8 @@ class Child:
             os.dup2(descriptor, CHANNEL, inheritable=False)
         os.close(descriptor)
         if pid == 0:
+            if not self._seeded:
+                renew()
             _send(0, _BEGUN)
 
     def _in_a_copy(self, number: int, request: list[Any]) -> None:
@@ -131,31 +151,37 @@ class Child:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return _send(number, f'["rolled_back",{status},"",null]'.encode())
 
+    def _receive(self, read: Callable[[int, int], bytes] = os.read) -> tuple[int, bytes]:
+        data = self._received or read(CHANNEL, _READ_BYTES)
+        while len(data) < HEADER.size:
+            more = read(CHANNEL, _READ_BYTES)
+            if not more:
+                os._exit(0)
+            data += more
+        length, number = HEADER.unpack_from(data)
+        end = HEADER.size + length
+        if len(data) < end:
+            data = _whole(data, end, read)
+        self._received = data[end:]
+        return number, data[HEADER.size : end]
+
+
+def _whole(data: bytes, end: int, read: Callable[[int, int], bytes]) -> bytes:
+    """`data` and what follows it, up to `end` bytes."""
+    received = bytearray(data)
+    while len(received) < end:
+        more = read(CHANNEL, min(end - len(received), 1 << 16))
+        if not more:
+            os._exit(0)
+        received += more
+    return bytes(received)
+
 
 def _reap() -> None:
     """Let go of copies that have ended; each of them still counts as a process until then."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             continue
-
-
-def _receive(read: Callable[[int, int], bytes] = os.read) -> tuple[int, bytes]:
-    data = read(CHANNEL, _READ_BYTES)
-    while len(data) < HEADER.size:
-        more = read(CHANNEL, _READ_BYTES)
-        if not more:
-            os._exit(0)
-        data += more
-    length, number = HEADER.unpack_from(data)
-    if len(data) - HEADER.size == length:
-        return number, data[HEADER.size :]
-    body = bytearray(data[HEADER.size :])
-    while len(body) < length:
-        more = read(CHANNEL, min(length - len(body), 1 << 16))
-        if not more:
-            os._exit(0)
-        body += more
-    return number, bytes(body)
 
 
 def _send(number: int, body: bytes, write: Callable[[int, bytes], int] = os.write) -> None:

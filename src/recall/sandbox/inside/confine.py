@@ -6,12 +6,13 @@ does that in each child. Runs in the zygote, so it imports nothing of `recall` b
 """
 
 import errno
+import functools
 import os
 import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from . import kernel, landlock
@@ -35,33 +36,43 @@ _NEED_ADMIN = {"pid", "scratch"}
 _STACK_BYTES = 8 << 20
 _BYTES_PER_INODE = 32 << 10
 
+Step = tuple[Callable[..., object], tuple[object, ...]]
+"""A function that raises OSError where it fails, and its arguments."""
+
 
 @dataclass(frozen=True)
 class Confinement:
-    """What `enter` needs to confine a child, laid out once by `prepare` so that a child has little to do."""
+    """What `enter` needs to confine a child, laid out once by `prepare` so that a child has little to do.
 
-    cpu_s: int
-    """CPU seconds of a child's whole life."""
-    nofile: int
-    """Its open descriptors."""
-    processes: dict[bool, int | None]
-    """The limit on processes and threads, without and with copies; None leaves it as it is."""
+    Functions come with their arguments, found and made beforehand: what a child looks up or makes, it touches.
+    """
+
+    begin: tuple[Step, ...]
+    """What a child does first."""
+    limits: dict[bool, tuple[Step, ...]]
+    """What limits its resources, without and with copies."""
     first_uid: int | None
     """The uid of slot 0; None where the zygote is not root."""
+    identity: tuple[Callable[[int, int, int], None], ...]
+    """What takes its uid as gid and as uid: real, effective and saved. Its groups are those of the zygote, none."""
     scratch: str | None
     """The options of a session's own /tmp, without its owner; None where it has none."""
     pid_namespace: bool
     """Whether a session is alone with its own processes."""
-    restriction: Call | None
-    """Landlock; None where there is none."""
-    drop: Call | None
-    """What empties the capabilities; None where the zygote keeps none, or the change of uid does it."""
+    last: tuple[Call, ...]
+    """What it gives up after its uid, whose change would undo some of it."""
+    restriction: tuple[Call, ...]
+    """Landlock, where it is there."""
     filters: dict[bool, Loaded]
     """The filter of system calls, without and with copies; empty where there is none."""
     guard_filter: Loaded | None
     """That of the process that waits for a session in a pid namespace."""
     null: int
     """A descriptor of /dev/null."""
+    descriptors: tuple[Step, ...]
+    """What puts that in the place of the standard descriptors."""
+    close: tuple[Step, ...]
+    """What closes all but those and the channel."""
 
     def enter(self, slot: int, zygote_pid: int, channel: int, *, forks: bool) -> None:
         """Confine the calling process, a fresh child, for good.
@@ -80,31 +91,39 @@ class Confinement:
         """
         if forks and (self.pid_namespace or not self.filters):
             raise OSError(errno.EPERM, "a session that runs programs, or that no filter contains, cannot copy itself")
-        # Not a session of its own: the kernel's autogroup would make that the dearest step by far.
-        os.setpgid(0, 0)
-        self._separate(slot)
+        for function, arguments in self.begin:
+            function(*arguments)
+        if self.pid_namespace or self.scratch is not None:
+            self._separate(slot)
         guarded = os.fork() if self.pid_namespace else 0
-        self._give_up(slot, forks=forks)
-        # After the change of uid, which clears it.
-        _DIE_WITH_PARENT()
+        self.give_up(slot, forks)
         if os.getppid() != (0 if self.pid_namespace and not guarded else zygote_pid):
             os._exit(0)
         if guarded:
             self._guard(guarded)
-        if self.restriction is not None:
-            self.restriction()
-        for standard in range(3):
-            os.dup2(self.null, standard)
+        for call in self.restriction:
+            call()
+        for function, arguments in self.descriptors:
+            function(*arguments)
         if channel != CHANNEL:
-            os.dup2(channel, CHANNEL, inheritable=False)
-        os.closerange(CHANNEL + 1, kernel.MOST_DESCRIPTORS)
+            os.dup2(channel, CHANNEL, False)  # `inheritable`; by its name, it would take a parser of names
+        for function, arguments in self.close:
+            function(*arguments)
         if self.filters:
             self.filters[forks].install()
 
+    def rehearse(self) -> None:
+        """Go through `enter` without doing anything: what Python looks up there, children then find looked up."""
+        idle = replace(
+            self, begin=(), limits={False: ()}, identity=(), scratch=None, pid_namespace=False, last=(), restriction=(),
+            descriptors=(), close=(), filters={},
+        )  # fmt: skip
+        for _ in range(3):
+            idle.enter(0, os.getppid(), CHANNEL, forks=False)
+
     def _separate(self, slot: int) -> None:
         """Namespaces of the session's own."""
-        if self.pid_namespace or self.scratch is not None:
-            unshare((CLONE_NEWPID if self.pid_namespace else 0) | (CLONE_NEWNS if self.scratch is not None else 0))
+        unshare((CLONE_NEWPID if self.pid_namespace else 0) | (CLONE_NEWNS if self.scratch is not None else 0))
         if self.scratch is not None:
             uid, gid = self._owner(slot)
             flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -115,22 +134,16 @@ class Confinement:
             return os.getuid(), os.getgid()
         return self.first_uid + slot, self.first_uid + slot
 
-    def _give_up(self, slot: int, *, forks: bool) -> None:
+    def give_up(self, slot: int, forks: bool) -> None:
         """Limits, identity, capabilities."""
-        # The soft limit kills with SIGXCPU, which tells why; the hard one is for a tool that ignores the signal.
-        resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s + 1))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
-        processes = self.processes[forks]
-        if processes is not None:
-            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        for function, arguments in self.limits[forks]:
+            function(*arguments)
         if self.first_uid is not None:
-            uid, gid = self._owner(slot)
-            os.setgroups([])
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-        if self.drop is not None:
-            self.drop()
-        _NOT_DUMPABLE()
+            uid = self.first_uid + slot
+            for become in self.identity:
+                become(uid, uid, uid)
+        for call in self.last:
+            call()
 
     def _guard(self, pid: int) -> NoReturn:
         """Wait for the session `pid` and end as it ended, passing on what it is told to do."""
@@ -196,7 +209,9 @@ def prepare(
     prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     _limit(memory_bytes, file_bytes)
     first_uid = _first_uid() if os.geteuid() == 0 else None
-    layers |= {"uid"} if first_uid is not None else set()
+    if first_uid is not None:
+        os.setgroups([])  # children inherit that
+        layers.add("uid")
     layers |= {"scratch"} if scratch_bytes and "root" in layers else set()
     # Landlock does not know of modes and times: what changes them is allowed only where a private root is read-only.
     filters, guard_filter = _filters(threads=threads > 0, programs=programs, scratch="scratch" in layers)
@@ -211,19 +226,26 @@ def prepare(
     layers |= held
     own_uid = first_uid is not None
     further = (threads + processes + programs) if filters else 0
+    own_limits = functools.partial(_own_limits, cpu_s, nofile)
+    drop = [kernel.laid_out_drop()] if not own_uid and layers & _NEED_ADMIN else []
     inodes = max(64, scratch_bytes // _BYTES_PER_INODE)
     confinement = Confinement(
-        cpu_s=kernel.within(resource.RLIMIT_CPU, cpu_s + 1) - 1,
-        nofile=kernel.within(resource.RLIMIT_NOFILE, nofile),
-        processes={forks: _process_limit(further, max_sessions, layers, forks=forks) for forks in (False, True)},
+        # Not a session of its own: the kernel's autogroup would make that the dearest step by far.
+        begin=((os.setpgid, (0, 0)),),
+        limits={
+            forks: own_limits(_process_limit(further, max_sessions, layers, forks=forks)) for forks in (False, True)
+        },
         first_uid=first_uid,
+        identity=(os.setresgid, os.setresuid) if own_uid else (),
         scratch=f"size={scratch_bytes},nr_inodes={inodes},mode=700" if "scratch" in layers else None,
         pid_namespace="pid" in layers,
-        restriction=restriction,
-        drop=kernel.laid_out_drop() if not own_uid and layers & _NEED_ADMIN else None,
+        last=(*drop, _NOT_DUMPABLE, _DIE_WITH_PARENT),
+        restriction=() if restriction is None else (restriction,),
         filters=filters,
         guard_filter=guard_filter,
         null=null,
+        descriptors=tuple((os.dup2, (null, standard)) for standard in range(3)),
+        close=((os.closerange, (CHANNEL + 1, kernel.MOST_DESCRIPTORS)),),
     )
     _keep_only(layers)
     return confinement, layers | _probed(confinement, programs=programs)
@@ -243,6 +265,17 @@ def _limit(memory_bytes: int, file_bytes: int) -> None:
     ):
         value = kernel.within(limit, value)
         resource.setrlimit(limit, (value, value))
+
+
+def _own_limits(cpu_s: int, nofile: int, processes: int | None) -> tuple[Step, ...]:
+    """The limits of a child; None for its processes leaves these as they are."""
+    # The soft limit kills with SIGXCPU, which tells why; the hard one is for a tool that ignores the signal.
+    cpu_s = kernel.within(resource.RLIMIT_CPU, cpu_s + 1) - 1
+    nofile = kernel.within(resource.RLIMIT_NOFILE, nofile)
+    limits = {resource.RLIMIT_CPU: (cpu_s, cpu_s + 1), resource.RLIMIT_NOFILE: (nofile, nofile)}
+    if processes is not None:
+        limits[resource.RLIMIT_NPROC] = processes, processes
+    return tuple((resource.setrlimit, each) for each in limits.items())
 
 
 def _first_uid() -> int | None:
@@ -345,7 +378,7 @@ def _probed(confinement: Confinement, *, programs: bool) -> set[str]:
         confinement.enter(0, zygote_pid, confinement.null, forks=False)
 
     def has_no_capability() -> None:
-        confinement._give_up(0, forks=False)
+        confinement.give_up(0, forks=False)
         if kernel.capabilities():
             raise OSError("a capability is left")
 

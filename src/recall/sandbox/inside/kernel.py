@@ -186,3 +186,8 @@ def within(limit: int, value: int) -> int:
 def keep_one_heap() -> None:
     """Have all threads share one heap: each further one reserves 64 MiB of the address space that is limited."""
     libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def trim_heap() -> None:
+    """Give free memory back, so that forks need not share it."""
+    libc.malloc_trim(0)

@@ -1,12 +1,12 @@
 """The namespace of one session's tools, and what may be asked of it. Child's side; it reads and writes no channel."""
 
 import _thread
-import random
 import sys
 from collections.abc import Mapping
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from .entropy import renew
 from .replies import SOURCE, Output, ReplyLimits, describe, encode, encode_result
 
 _CALL = "<call>"
@@ -36,6 +36,8 @@ class Tools:
         self._module = ModuleType("tools")
         self._namespace = self._module.__dict__
         self._running = False
+        self.loaded = False
+        """Whether the source has run to its end."""
 
     def interrupt(self, signal_number: int = 0, frame: FrameType | None = None) -> None:
         """End the call in progress by an exception; a handler of signals. Between calls it does nothing."""
@@ -48,13 +50,15 @@ class Tools:
         # Dataclasses and type hints look their module up by name.
         sys.modules["tools"] = self._module
         sys.stdout = self._output
-        _reseed(seed)
+        if seed is not None:
+            renew(seed)
         try:
             code: CodeType = compile(source, SOURCE, "exec", dont_inherit=True)
             exec(code, self._namespace)
         except BaseException as error:  # noqa: BLE001  # whatever the source raises is its outcome
             return self.reply("exception", error=describe(error, self.limits.error_chars))
         self._output.take()
+        self.loaded = True
         return self.reply("ok")
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> bytes:
@@ -104,12 +108,3 @@ class Tools:
             message = f"the result is {size} bytes of JSON, the limit is {self.limits.result_bytes}"
             return self.reply("over_limit", error=message)
         return self.reply("ok", result)
-
-
-def _reseed(seed: int | None) -> None:
-    """Random numbers of a session's own: `random` starts anew after every fork by itself, numpy's does not."""
-    if seed is not None:
-        random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(None if seed is None else seed % 2**32)

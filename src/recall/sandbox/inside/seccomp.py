@@ -252,8 +252,9 @@ class Loaded:
     """A filter laid out for the kernel, by the zygote, so that a child has little to do."""
 
     def __init__(self, filter_: Filter) -> None:
-        self._pid_at = filter_.pid_at
         self._buffer = ctypes.create_string_buffer(filter_.code, len(filter_.code))
+        at = filter_.pid_at
+        self._pid = None if at is None else ctypes.c_uint32.from_buffer(self._buffer, at)
         self._program = _Program(len(filter_.code) // 8, ctypes.addressof(self._buffer))
         self._arguments = (
             ctypes.c_int(_PR_SET_SECCOMP),
@@ -270,8 +271,8 @@ class Loaded:
         Raises:
             OSError: the kernel refused it.
         """
-        if self._pid_at is not None:
-            struct.pack_into("=I", self._buffer, self._pid_at, os.getpid())
+        if self._pid is not None:
+            self._pid.value = os.getpid()
         if self._prctl(*self._arguments) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"seccomp: {os.strerror(number)}")

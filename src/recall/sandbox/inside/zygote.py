@@ -14,37 +14,22 @@ import select
 import signal
 import socket
 import sys
-from array import array
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .child import Child
 from .confine import Confinement, prepare
+from .entropy import import_random, renew
+from .heap import settle
 from .isolation import LAYERS
 from .kernel import PR_SET_CHILD_SUBREAPER, keep_one_heap, prctl
 from .namespace import Tools
+from .rehearsal import rehearse, warm
 from .replies import ReplyLimits
 from .wire import CHANNEL, FORKS, MESSAGE, WARM
 
 _CONTROL = 3
-_WARM_SOURCE = """
-import json
-from dataclasses import dataclass
-@dataclass
-class Item:
-    name: str
-    count: int = 0
-items = {"a": Item("a", 1)}
-def add(name: str, count: int = 1) -> dict:
-    \"\"\"Add.\"\"\"
-    item = items.setdefault(name, Item(name))
-    item.count += count
-    print(name, round(item.count / 3, 2))
-    return {"name": item.name, "count": [i.count for i in sorted(items.values(), key=lambda i: i.name)]}
-def fail(reason):
-    raise ValueError(f"no: {reason}")
-"""
 
 
 @dataclass(slots=True)
@@ -77,9 +62,10 @@ class Zygote:
         self._slots: list[int] = []
         self._slot_count = 0
         self._unsent: list[bytes] = []
+        self._filling: object = None
         self._parent_fd = parent_fd
         self._woken_fd, wake_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _wake)
         signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
 
     def serve(self) -> NoReturn:
@@ -109,7 +95,7 @@ class Zygote:
             return False
         kind, session, value = MESSAGE.unpack(data)
         if kind == b"F":
-            self._fork(session, array("i", ancillary[0][2])[0], value)
+            self._fork(session, int.from_bytes(ancillary[0][2], sys.byteorder), value)
         elif session in self._pids:
             self._signal(kind, self._pids[session])
         return True
@@ -143,15 +129,14 @@ class Zygote:
         os.close(channel)
         self._families[pid] = _Family(session, slot)
         self._pids[session] = pid
+        renew()  # for the next one
 
     def _become_child(self, channel: int, slot: int, kind: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._confinement.enter(slot, self._pid, channel, forks=bool(kind & FORKS))
-            gc.enable()
             if kind & WARM:
-                _warm(self._limits, times=1)
+                warm(self._limits)
             self._child.run()
         finally:
             # Never back into the zygote's loop, whatever went wrong.
@@ -203,6 +188,8 @@ class Zygote:
 
     def ready(self, layers: set[str]) -> None:
         """Tell the parent that sessions can be had, and which layers hold."""
+        self._filling = settle()
+        gc.enable()
         # Until here, what goes wrong shows on the launcher's standard error.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
@@ -219,16 +206,8 @@ class Zygote:
         os._exit(0)
 
 
-def _warm(limits: ReplyLimits, *, times: int = 3) -> None:
-    """Do once what every child does, so that the pages it touches first are already there."""
-    stdout = sys.stdout
-    for _ in range(times):
-        tools = Tools(limits)
-        tools.load(_WARM_SOURCE)
-        for name, arguments in (("add", '{"name": "b", "count": 2}'), ("fail", '{"reason": "x"}'), ("none", "{}")):
-            json.loads(tools.call(name, json.loads(arguments)))
-    del sys.modules["tools"]
-    sys.stdout = stdout
+def _wake(*_: object) -> None:
+    """A handler of signals whose arrival is all that matters."""
 
 
 def _forget_origin(*, keep: int) -> None:
@@ -257,22 +236,25 @@ def main(text: str) -> NoReturn:
     # Copies that outlive the session that made them come back here, to be counted and killed.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     sys.path += settings["path"]
+    import_random()
     for name in settings["preload"]:
         importlib.import_module(name)
     _forget_origin(keep=parent_fd)
     limits = ReplyLimits(**settings["reply"])
     gc.disable()
-    _warm(limits)
+    rehearse(limits)
     confinement, layers = prepare(**settings["confinement"])
+    confinement.rehearse()
     # Its kind is said, so that nothing is asked of the descriptor: in a child it is another one, under this number.
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=CHANNEL)
     child = Child(Tools(limits), channel)
+    if settings["confinement"]["scratch_bytes"]:
+        from . import script  # noqa: F401  # what runs programs, which need files as a rule
     if settings["web"]:
         from .web import install
 
         install(child.ask)
+    child.heed()
     zygote = Zygote(socket.socket(fileno=_CONTROL), parent_fd, confinement, child, limits)
-    gc.collect()
-    gc.freeze()
     zygote.ready(layers)
     zygote.serve()
