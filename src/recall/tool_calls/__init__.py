@@ -1,0 +1,24 @@
+"""The one parser and the one formatter of tool calls, in every dialect and every model's own format.
+
+`recall` writes JSON between `<tool_call>` tags; `research` knows one tool, whose query stands between `<search>` tags.
+
+Whatever a model writes parses to a value: a call that cannot be understood is a `MalformedCall` that says why. Nothing
+here knows which tools exist or checks arguments against a schema; that is the environment's work.
+"""
+
+from recall.tool_calls.recall import format_call, format_calls, format_results, parse_turn
+from recall.tool_calls.research import SEARCH, SEARCH_END, format_search, format_search_results, parse_search_turn
+from recall.tool_calls.values import MAX_DEPTH
+
+__all__ = [
+    "MAX_DEPTH",
+    "SEARCH",
+    "SEARCH_END",
+    "format_call",
+    "format_calls",
+    "format_results",
+    "format_search",
+    "format_search_results",
+    "parse_search_turn",
+    "parse_turn",
+]
