@@ -342,16 +342,17 @@ async def results(env: FunctionEnvironment, *calls: ToolCall) -> Sequence[str]:
 
 async def test_functions_are_tools_with_the_state_of_their_instance() -> None:
     one, other = bank(), bank(system="Be brief.")
+    assert await one.start() == (Message("user", "How much?"),)
+    assert await other.start() == (Message("system", "Be brief."), Message("user", "How much?"))
     assert await results(one, ToolCall("deposit", {"amount": 5}), ToolCall("deposit", {"amount": 2})) == ["5", "7"]
     assert await results(one, ToolCall("look", {})) == ['{"balance": 7}']
     assert await results(other, ToolCall("look", {})) == ['{"balance": 0}']
-    assert await one.start() == (Message("user", "How much?"),)
-    assert await other.start() == (Message("system", "Be brief."), Message("user", "How much?"))
     await one.close()
 
 
 async def test_what_a_function_does_wrong_is_told_to_the_model() -> None:
     env = bank(Limits(call_timeout_s=0.05))
+    await env.start()
     step = await env.step(turn(ToolCall("steal", {}), ToolCall("wait", {"seconds": 0.2}), ToolCall("deposit", {})))
     assert [record.status for record in step.records] == [
         CallStatus.EXCEPTION,

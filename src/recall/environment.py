@@ -5,8 +5,6 @@ are the business of the renderer, and turns, token budgets and the clock of the 
 """
 
 import asyncio
-import inspect
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from recall.errors import ConfigError
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, Sandbox, Session, SessionOptions
 from recall.tools.arguments import Arguments
-from recall.tools.functions import tool_from_function
+from recall.tools.base import TRIED_AGAIN, Marks, Toolbox, ToolSource
+from recall.tools.functions import FunctionTools
 from recall.tools.results import as_text, show
 from recall.types import (
     AssistantTurn,
@@ -35,6 +34,10 @@ from recall.types import (
 
 CHANGES = "_changes"
 """The function of a task's source that tells what the episode changed. It is no tool: a policy cannot call it."""
+ATTEMPTS = 3
+"""How often an idempotent tool is called before its time-out or crash is the answer."""
+FIRST_PAUSE_S = 0.1
+"""Seconds before the second attempt; the third waits twice as long."""
 
 
 class Limits(BaseModel):
@@ -173,13 +176,82 @@ class ToolEnvironments:
         return ToolEnvironment(task, self.sandbox, self.limits, known[1], self.options)
 
 
-class FunctionEnvironment:
-    """A question whose tools are the caller's own Python functions, trusted, in this process.
+class SourceEnvironment:
+    """Messages whose tools come from any sources: functions, objects, MCP servers, a retriever, and others.
 
-    State is whatever the functions share; bring fresh ones for each episode. Coroutine functions of one turn run
-    concurrently, plain functions one after another in a thread; one that runs out of time cannot be stopped there, so
-    it runs on while its result is dropped.
+    Every source is opened for the episode and closed with it. Calls of one turn run at the same time, as far as their
+    source allows; each has its own time-out, and an idempotent tool that timed out or crashed is called again.
     """
+
+    def __init__(
+        self, messages: str | Sequence[Message], sources: Sequence[ToolSource], limits: Limits | None = None
+    ) -> None:
+        """Prepare an episode.
+
+        Args:
+            messages: what comes before the first turn; a text is the user's.
+            sources: of the tools; they stay the caller's to close.
+            limits: of calls, results and time; None takes the defaults.
+        """
+        self.messages = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
+        self.tools: tuple[ToolSpec, ...] = ()
+        self._sources, self._limits = tuple(sources), limits or Limits()
+        self._answers = _Answers(Arguments(()), (), self._limits)
+        self._places: dict[str, tuple[Session, Marks]] = {}
+        self._open: list[Session] = []
+
+    async def start(self) -> Sequence[Message]:
+        """Open the sources and return the messages.
+
+        Raises:
+            ConfigError: two tools have one name, or a schema is wrong.
+            RolloutError: a source cannot be reached.
+        """
+        outcomes = await asyncio.gather(*map(self._open_one, self._sources), return_exceptions=True)
+        boxes = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome  # only now, when every source that did open is known and can be closed
+            boxes.append(outcome)
+        for box in boxes:
+            for tool in box.tools:
+                if tool.spec.name in self._places:
+                    raise ConfigError(f"two tools are named {tool.spec.name!r}")
+                self._places[tool.spec.name] = box.session, tool.marks
+        self.tools = tuple(tool.spec for box in boxes for tool in box.tools)
+        shown = {name: marks.max_result_chars for name, (_, marks) in self._places.items() if marks.max_result_chars}
+        self._answers = _Answers(Arguments(self.tools), tuple(self._places), self._limits, shown)
+        return self.messages
+
+    async def step(self, turn: AssistantTurn) -> Step:
+        """Run the calls of the turn."""
+        return await self._answers.step(turn, self._call)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        sessions, self._open = self._open, []
+        await asyncio.gather(*(session.close() for session in sessions))
+
+    async def _open_one(self, source: ToolSource) -> Toolbox:
+        box = await source.open()
+        self._open.append(box.session)
+        return box
+
+    async def _call(self, call: ToolCall) -> CallResult:
+        session, marks = self._places[call.name]
+        timeout_s = marks.timeout_s or self._limits.call_timeout_s
+        pause_s = FIRST_PAUSE_S
+        for _ in range(ATTEMPTS - 1 if marks.idempotent else 0):
+            result = await session.call(call.name, call.arguments, timeout_s=timeout_s)
+            if result.status not in TRIED_AGAIN:
+                return result
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+        return await session.call(call.name, call.arguments, timeout_s=timeout_s)
+
+
+class FunctionEnvironment(SourceEnvironment):
+    """A question whose tools are the caller's own Python functions, trusted, in this process; see `FunctionTools`."""
 
     def __init__(
         self, question: str, functions: Sequence[Callable[..., Any]], limits: Limits | None = None, *, system: str = ""
@@ -195,46 +267,9 @@ class FunctionEnvironment:
         Raises:
             ConfigError: a signature cannot be told to a model, or two functions have one name.
         """
-        limits = limits or Limits()
-        self.question = question
-        self.tools = tuple(tool_from_function(function) for function in functions)
-        self._system = system
-        self._functions = {tool.name: function for tool, function in zip(self.tools, functions, strict=True)}
-        names = [tool.name for tool in self.tools]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ConfigError(f"two functions are named {twice[0]!r}")
-        self._timeout_s = limits.call_timeout_s
-        self._answers = _Answers(Arguments(self.tools), tuple(self._functions), limits)
-        self._one_at_a_time = asyncio.Lock()
-
-    async def start(self) -> Sequence[Message]:
-        """The system message, if there is one, and the question."""
-        user = Message("user", self.question)
-        return (Message("system", self._system), user) if self._system else (user,)
-
-    async def step(self, turn: AssistantTurn) -> Step:
-        """Run the calls of the turn."""
-        return await self._answers.step(turn, self._call)
-
-    async def close(self) -> None:
-        """Nothing to do: the state belongs to the caller."""
-
-    async def _call(self, call: ToolCall) -> CallResult:
-        function = self._functions[call.name]
-        if inspect.iscoroutinefunction(function):
-            return await self._timed(function(**call.arguments))
-        async with self._one_at_a_time:
-            return await self._timed(asyncio.to_thread(function, **call.arguments))
-
-    async def _timed(self, result: Awaitable[Any]) -> CallResult:
-        try:
-            async with asyncio.timeout(self._timeout_s) as deadline:
-                value = json.loads(json.dumps(await result, allow_nan=False))
-        except Exception as error:  # noqa: BLE001 - whatever a tool raises is an answer to the model
-            if isinstance(error, TimeoutError) and deadline.expired():
-                return CallResult(CallStatus.TIMEOUT, error=f"the call took longer than {self._timeout_s:g} s")
-            return CallResult(CallStatus.EXCEPTION, error=f"{type(error).__name__}: {error}")
-        return CallResult(CallStatus.OK, value)
+        user = Message("user", question)
+        messages = (Message("system", system), user) if system else (user,)
+        super().__init__(messages, [FunctionTools(functions)], limits)
 
 
 @dataclass
@@ -244,6 +279,8 @@ class _Answers:
     arguments: Arguments
     names: tuple[str, ...]
     limits: Limits
+    shown_chars: Mapping[str, int] = field(default_factory=dict)
+    """Of tools that say it, the characters of a result that the policy is shown."""
     turn: int = field(default=0, init=False)
     calls: int = field(default=0, init=False)
 
@@ -255,7 +292,11 @@ class _Answers:
             return Step(stop=StopReason.MAX_CALLS)
         records = await _all([self._answer(call, run) for call in turn.calls])
         self.turn += 1
-        return Step(tuple(Message("tool", record.result) for record in records), records)
+        messages = [
+            Message("tool", record.result, name=record.name, call_id=call.id if isinstance(call, ToolCall) else "")
+            for call, record in zip(turn.calls, records, strict=True)
+        ]
+        return Step(tuple(messages), records)
 
     async def _answer(
         self, call: ToolCall | MalformedCall, run: Callable[[ToolCall], Awaitable[CallResult]]
@@ -277,7 +318,8 @@ class _Answers:
     def _record(
         self, name: str, arguments: Mapping[str, Any], status: CallStatus, text: str, duration_s: float = 0.0
     ) -> CallRecord:
-        return CallRecord(self.turn, name, arguments, show(text, self.limits.max_result_chars), status, duration_s)
+        shown = show(text, self.shown_chars.get(name, self.limits.max_result_chars))
+        return CallRecord(self.turn, name, arguments, shown, status, duration_s)
 
 
 def _told(outcome: CallResult) -> str:
