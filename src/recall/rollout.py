@@ -109,7 +109,7 @@ class _Episode:
             completion = await self.policy.sample(context, sampling, episode_id=self.episode_id)
             ids = completion.token_ids
             self.segments.append(
-                Segment(ids, completion.logprobs, renderer.decode(ids), policy_version=completion.policy_version)
+                Segment(ids, completion.logprobs, renderer.decode(ids), completion.policy_version, completion.from_text)
             )
             if completion.finish_reason == "length":
                 return StopReason.MAX_TOKENS

@@ -390,6 +390,7 @@ def _segment(fields: Mapping[str, Any]) -> Segment:
         None if logprobs is None else tuple(logprobs),
         fields["text"],
         fields["policy_version"],
+        fields.get("from_text", False),  # files written before there were text-only engines do not say
     )
 
 

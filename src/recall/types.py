@@ -171,6 +171,9 @@ class Completion:
     """`stop`: the policy ended its turn. `length`: it ran into `max_tokens`."""
     policy_version: int = 0
     """The number of updates behind the weights that sampled it."""
+    from_text: bool = False
+    """Whether the engine returned text only, so that the ids are this side's reading and there are no logprobs. Such
+    a turn can be measured and never learned from."""
 
     def __post_init__(self) -> None:
         if len(self.logprobs) != len(self.token_ids):
@@ -189,6 +192,8 @@ class Segment:
     """The tokens decoded, for people and rewards; never encoded again."""
     policy_version: int | None = None
     """The version of the weights that sampled the segment; None for the environment's."""
+    from_text: bool = False
+    """Whether the ids of a sampled segment are this side's reading of text; see `Completion.from_text`."""
 
     def __post_init__(self) -> None:
         if self.logprobs is not None and len(self.logprobs) != len(self.token_ids):
@@ -305,6 +310,11 @@ class Trajectory:
     def turns(self) -> int:
         """How many turns the policy took."""
         return sum(segment.sampled for segment in self.segments)
+
+    @property
+    def from_text(self) -> bool:
+        """Whether a turn of it came as text only, so that it must not be learned from."""
+        return any(segment.from_text for segment in self.segments)
 
     @property
     def truncated(self) -> bool:

@@ -50,7 +50,9 @@ class StopAtText:
             logprobs += piece.logprobs
             end = self._end(ids, begin)
             if end is not None:
-                return Completion(tuple(ids[:end]), tuple(logprobs[:end]), "stop", piece.policy_version)
+                return Completion(
+                    tuple(ids[:end]), tuple(logprobs[:end]), "stop", piece.policy_version, piece.from_text
+                )
             # A piece shorter than asked for is the engine's own limit: its context is full.
             if (
                 piece.finish_reason == "stop"
