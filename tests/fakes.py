@@ -23,6 +23,12 @@ _LINES = [
 
 def chatml_tokenizer(*, tags: Sequence[str] = TAGS, extra: Sequence[AddedToken] = ()) -> PreTrainedTokenizerFast:
     """A byte-level BPE of a few hundred tokens with ChatML's special tokens, non-special tags and an abbreviation."""
+    plain = [AddedToken(text, special=False, normalized=False) for text in (*tags, ABBREVIATION)]
+    return wrapped(byte_tokenizer(SPECIAL, [*plain, *extra]), eos_token="<|im_end|>")
+
+
+def byte_tokenizer(special: Sequence[str], added: Sequence[AddedToken] = ()) -> Tokenizer:
+    """A byte-level BPE of a few hundred tokens with these special tokens, and tokens added to it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -31,13 +37,12 @@ def chatml_tokenizer(*, tags: Sequence[str] = TAGS, extra: Sequence[AddedToken] 
         trainers.BpeTrainer(
             vocab_size=360,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            special_tokens=list(SPECIAL),
+            special_tokens=list(special),
             show_progress=False,
         ),
     )
-    plain = [AddedToken(text, special=False, normalized=False) for text in (*tags, ABBREVIATION)]
-    tokenizer.add_tokens([*plain, *extra])
-    return wrapped(tokenizer, eos_token="<|im_end|>")
+    tokenizer.add_tokens(list(added))
+    return tokenizer
 
 
 def wrapped(tokenizer: Tokenizer, **settings: Any) -> PreTrainedTokenizerFast:

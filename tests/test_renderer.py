@@ -209,12 +209,9 @@ def test_a_template_without_a_place_for_schemas_is_refused(tmp_path: Path) -> No
         ChatMLRenderer(TOKENIZER, template="no place")
 
 
-@pytest.mark.parametrize(
-    ("dialect", "why"),
-    [("native", "is coming"), ("recal", "is unknown"), ("", "is unknown")],
-)
-def test_a_dialect_that_is_not_there_is_refused_with_what_is_accepted(dialect: str, why: str) -> None:
-    with pytest.raises(ConfigError, match=f"{why}.*accepted: 'recall', 'research'$"):
+@pytest.mark.parametrize("dialect", ["natif", "recal", ""])
+def test_a_dialect_that_is_not_there_is_refused_with_what_is_accepted(dialect: str) -> None:
+    with pytest.raises(ConfigError, match="is unknown; accepted: 'native', 'recall', 'research'$"):
         build(TOKENIZER, dialect)
     with pytest.raises(ConfigError, match="'recall'"):
         ChatMLRenderer(TOKENIZER, dialect=dialect)

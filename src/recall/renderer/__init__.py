@@ -14,6 +14,7 @@ from recall.errors import ConfigError
 from recall.renderer.base import Renderer
 from recall.renderer.chatml import ChatMLRenderer, schema_line
 from recall.renderer.encoder import TextEncoder
+from recall.renderer.native import NativeRenderer
 from recall.renderer.research import ResearchRenderer
 from recall.renderer.templates import PLACEHOLDER, QUESTION, default_template, read_template
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 __all__ = [
+    "DIALECTS",
     "PLACEHOLDER",
     "QUESTION",
     "ChatMLRenderer",
+    "NativeRenderer",
     "Renderer",
     "ResearchRenderer",
     "TextEncoder",
@@ -38,17 +41,17 @@ def build(tokenizer: "PreTrainedTokenizerFast", dialect: str = "recall", templat
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
-        dialect: `recall` or `research`; further ones are entries of `_DIALECTS`.
-        template_path: a file that replaces ReCall's own system message. For `recall` it holds `{func_schemas}`; for
-            `research` it may hold `{question}`, and is then the whole prompt.
+        dialect: `recall`, `research` or `native`; further ones are entries of `_DIALECTS`.
+        template_path: a file in the place of a text of ReCall's or the model's. For `recall` it is the system message
+            and holds `{func_schemas}`; for `research` it may hold `{question}`, and is then the whole prompt; for
+            `native` it is a chat template where its name ends in `.jinja`, and else a system message.
 
     Raises:
         ConfigError: the dialect is unknown, or the tokenizer or the template will not do.
     """
     make = _DIALECTS.get(dialect)
     if make is None:
-        soon = " is coming and not there yet" if dialect in _COMING else " is unknown"
-        raise ConfigError(f"renderer.dialect: {dialect!r}{soon}; accepted: {', '.join(map(repr, sorted(_DIALECTS)))}")
+        raise ConfigError(f"renderer.dialect: {dialect!r} is unknown; accepted: {', '.join(map(repr, DIALECTS))}")
     return make(tokenizer, template_path)
 
 
@@ -63,8 +66,20 @@ def _research(tokenizer: "PreTrainedTokenizerFast", template_path: Path | None) 
     return ResearchRenderer(tokenizer, template=None if template_path is None else read_template(template_path))
 
 
+def _native(tokenizer: "PreTrainedTokenizerFast", template_path: Path | None) -> Renderer:
+    if template_path is None:
+        return NativeRenderer(tokenizer)
+    text = read_template(template_path)
+    if template_path.suffix in (".jinja", ".jinja2"):
+        return NativeRenderer(tokenizer, template=text)
+    return NativeRenderer(tokenizer, system=text)
+
+
 _DIALECTS: Mapping[str, Callable[["PreTrainedTokenizerFast", Path | None], Renderer]] = {
+    "native": _native,
     "recall": _recall,
     "research": _research,
 }
-_COMING = ("native",)
+
+DIALECTS = tuple(_DIALECTS)
+"""The names of the dialects."""

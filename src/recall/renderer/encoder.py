@@ -1,6 +1,7 @@
 """Encodes text with one tokenizer, and keeps untrusted text from ever becoming a control token."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -31,6 +32,8 @@ class TextEncoder:
         self._remembered_text = lru_cache(_REMEMBERED)(self._decode)
         added = self._backend.get_added_tokens_decoder()
         self.control_ids = frozenset(i for i, token in added.items() if token.special or "<" in token.content)
+        self._contents = {i: added[i].content for i in self.control_ids}
+        self.control_texts = frozenset(self._contents.values())
         for i in sorted(self.control_ids):
             self.untrusted(added[i].content)  # a control token that cannot be split is found here, not in mid-run
 
@@ -52,6 +55,39 @@ class TextEncoder:
         A lone surrogate, which JSON can smuggle in and UTF-8 cannot hold, becomes U+FFFD.
         """
         return list(self._remembered_ids(text))
+
+    def mixed(self, text: str, untrusted: Sequence[tuple[int, int]]) -> list[int]:
+        """[n] ids of text of ours with anybody's in it; no control token has a character of anybody's.
+
+        Where nothing in it spells one, these are the ids of the whole text, as the model's own chat template gives.
+
+        Args:
+            text: the whole.
+            untrusted: the spans of anybody's text, in order, as characters from and to.
+        """
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        if self.control_ids.isdisjoint(ids) or not untrusted:
+            return ids
+        ends = [end for _, end in untrusted]
+        cuts = [0]
+        for i, (start, end) in zip(ids, encoding.offsets, strict=True):
+            if i not in self.control_ids:
+                continue
+            # A token that takes the space around it along is judged by what it spells.
+            content = self._contents[i]
+            begin = max(start, text.find(content, start, end))
+            first = bisect_right(ends, begin)
+            if first < len(untrusted) and untrusted[first][0] < begin + len(content):
+                cuts.append(begin + 1)
+        if len(cuts) == 1:
+            return ids
+        cuts.append(len(text))
+        pieces = []
+        for start, end in pairwise(cuts):
+            spans = [(max(a, start) - start, min(b, end) - start) for a, b in untrusted if a < end and b > start]
+            pieces.append(self.mixed(text[start:end], spans))
+        return [i for piece in pieces for i in piece]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the ids, control tokens shown."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from recall.answers import extract_boxed
-from recall.tool_calls.values import DECODER, MAX_DEPTH, call_of, end_of_space
+from recall.tool_calls.values import call_of, end_of_space, read_json
 from recall.types import AssistantTurn, MalformedCall, ToolCall
 
 _TAG = re.compile(r"<think>|</think>|<tool_call>")
@@ -75,18 +75,7 @@ def format_results(results: Sequence[str]) -> str:
 def _parse_call(text: str, start: int) -> tuple[ToolCall | MalformedCall, int]:
     """Parse the call whose `<tool_call>` ends at `start`; return it and where the text goes on."""
     begin = end_of_space(text, start)
-    problem = ""
-    try:
-        value, stop = DECODER.raw_decode(text, begin)
-    except json.JSONDecodeError as fault:
-        value, stop = None, begin
-        problem = f"not valid JSON: {fault.msg} at character {fault.pos - begin}" if begin < len(text) else "empty"
-    except ValueError as fault:
-        value, stop = None, begin
-        problem = f"not valid JSON: {fault}"
-    except RecursionError:
-        value, stop = None, begin
-        problem = f"nested deeper than {MAX_DEPTH} levels"
+    value, stop, problem = read_json(text, begin)
     end, resume = _end_of_call(text, stop)
     inner = text[start:end].strip()
     if not inner:

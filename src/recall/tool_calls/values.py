@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 from recall.types import ToolCall
@@ -13,38 +14,68 @@ MAX_DEPTH = 64
 _SPACE = re.compile(r"\s*")
 
 
-def call_of(value: Any, source: str) -> ToolCall | str:
-    """The call that a decoded JSON value says, or what is wrong with it."""
+def read_json(text: str, begin: int, end: int | None = None) -> tuple[Any, int, str]:
+    """The JSON value that begins at `begin`, where it ends, and what is wrong with it, or "" when nothing is."""
+    if end is not None:
+        text = text[:end]
+    if begin >= len(text):
+        return None, begin, "empty"
+    try:
+        value, stop = DECODER.raw_decode(text, begin)
+    except json.JSONDecodeError as fault:
+        return None, begin, f"not valid JSON: {fault.msg} at character {fault.pos - begin}"
+    except ValueError as fault:
+        return None, begin, f"not valid JSON: {fault}"
+    except RecursionError:
+        return None, begin, f"nested deeper than {MAX_DEPTH} levels"
+    return value, stop, ""
+
+
+def call_of(value: Any, source: str, key: str = "arguments", also: Collection[str] = ()) -> ToolCall | str:
+    """The call that a decoded JSON value says, or what is wrong with it.
+
+    Args:
+        value: what `source` decoded to.
+        source: its text.
+        key: under which the arguments stand.
+        also: further keys that may be there; the one named `id` is the call's.
+    """
     if not isinstance(value, dict):
-        return f'must be a JSON object {{"name": …, "arguments": {{…}}}}, not {_kind(value)}'
-    unknown = value.keys() - {"name", "arguments"}
+        return f'must be a JSON object {{"name": …, "{key}": {{…}}}}, not {_kind(value)}'
+    unknown = value.keys() - {"name", key, *also}
     if unknown:
-        return f'unknown key "{min(unknown)}": the keys are "name" and "arguments"'
-    name, arguments = value.get("name"), value.get("arguments")
+        return f'unknown key "{min(unknown)}": the keys are "name" and "{key}"'
+    name = value.get("name")
     if not isinstance(name, str) or not name:
         return '"name" must be the name of a tool' + ("" if "name" in value else "; it is missing")
+    number = value.get("id", "") if "id" in also else ""
+    return call_named(name, value.get(key), source, key=key, number=number if isinstance(number, str) else "")
+
+
+def call_named(name: str, arguments: Any, source: str, key: str = "arguments", number: str = "") -> ToolCall | str:
+    """The call of `name` with decoded arguments, or what is wrong with them; `number` is its id."""
     if isinstance(arguments, str):
         try:
             arguments = DECODER.decode(arguments)
         except (ValueError, RecursionError):
-            return '"arguments" must be a JSON object, not text'
+            return f'"{key}" must be a JSON object, not text'
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        return f'"arguments" must be a JSON object, not {_kind(arguments)}'
+        return f'"{key}" must be a JSON object, not {_kind(arguments)}'
     if source.count("[") + source.count("{") > MAX_DEPTH and _depth(arguments) > MAX_DEPTH:
         return f"nested deeper than {MAX_DEPTH} levels"
-    if not _encodable(name, arguments, source):
+    if not _encodable([name, arguments, number], source):
         return "holds half of a surrogate pair, which is no character"
-    return ToolCall(name, arguments)
+    return ToolCall(name, arguments, number)
 
 
-def _encodable(name: str, arguments: dict[str, Any], source: str) -> bool:
-    """Whether the call can be sent as UTF-8; only an escape or a lone surrogate in the source can prevent it."""
+def _encodable(call: Any, source: str) -> bool:
+    """Whether a call can be sent as UTF-8; only an escape or a lone surrogate in the source can prevent it."""
     if source.isascii() and "\\u" not in source:
         return True
     try:
-        json.dumps([name, arguments], ensure_ascii=False).encode()
+        json.dumps(call, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -77,14 +108,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return decoded
 
 
-def _finite(digits: str) -> float:
+def finite(digits: str) -> float:
+    """The number that is written; a ValueError where it is none or too large."""
     number = float(digits)
     if math.isinf(number):
         raise ValueError(f"{digits} is too large")
     return number
 
 
-def _integer(digits: str) -> int:
+def integer(digits: str) -> int:
+    """The whole number that is written; a ValueError where it is none or too long."""
     # Python refuses to read more digits than this; its own message speaks of interpreter settings.
     if len(digits) > 4000:
         raise ValueError("an integer of more than 4000 digits")
@@ -97,5 +130,5 @@ def _no_constant(name: str) -> NoReturn:
 
 # A raw line break inside a string is read as meant: models write multi-line arguments that way.
 DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_finite, parse_int=_integer, parse_constant=_no_constant, strict=False
+    object_pairs_hook=_object, parse_float=finite, parse_int=integer, parse_constant=_no_constant, strict=False
 )
