@@ -3,12 +3,13 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recall.cli import main
-from recall.evaluation.bfcl.checkers import Checkers
-from recall.evaluation.bfcl.entries import CATEGORIES, Entry, read_entries
+from recall.evaluation.bfcl.checkers import Checkers, Opening
+from recall.evaluation.bfcl.entries import CATEGORIES, OFFLINE, Entry, read_entries
 
 PYTHON = os.environ.get("RECALL_BFCL_PYTHON", "")
 pytestmark = [
@@ -25,11 +26,17 @@ def data() -> Path:
     return package / "data"
 
 
+def opening(entry: Entry) -> Opening:
+    return Opening(entry.classes, entry.source["initial_config"])
+
+
 async def right(entries: list[Entry]) -> int:
     async with Checkers(Path(PYTHON)) as checkers:
-        return sum(
-            [(await checkers.check_turns(e, [[turn] if turn else [] for turn in e.truth]))["valid"] for e in entries]
-        )
+        verdicts = [
+            await checkers.check_turns(e.source, e.truth, e.category, [[turn] if turn else [] for turn in e.truth])
+            for e in entries
+        ]
+    return sum(verdict["valid"] for verdict in verdicts)
 
 
 @pytest.mark.parametrize("category", MULTI_TURN)
@@ -41,7 +48,7 @@ async def test_the_checkers_accept_their_own_truth(data: Path, category: str) ->
 async def test_the_checkers_reject_what_is_not_done(data: Path) -> None:
     entry = read_entries(data, "multi_turn_base")[0]
     async with Checkers(Path(PYTHON)) as checkers:
-        verdict = await checkers.check_turns(entry, [[] for _ in entry.truth])
+        verdict = await checkers.check_turns(entry.source, entry.truth, entry.category, [[] for _ in entry.truth])
     assert not verdict["valid"]
     assert verdict["error_type"] == "multi_turn:empty_turn_model_response"
 
@@ -50,31 +57,65 @@ async def test_episodes_leave_no_backend_behind(data: Path) -> None:
     first, second = read_entries(data, "multi_turn_base")[:2]
     async with Checkers(Path(PYTHON)) as checkers:
         for entry in (first, second):
-            assert "mv" in await checkers.open("e", entry)
+            assert "mv" in (await checkers.open("e", opening(entry))).methods
             assert await checkers.call("e", "mkdir", {"dir_name": "fresh"}) != ""
             assert "fresh" in await checkers.call("e", "ls", {})
             await checkers.close("e")
-        await checkers.open("e", first)
+        await checkers.open("e", opening(first))
         assert "fresh" not in await checkers.call("e", "ls", {})
         assert "not defined" in await checkers.call("e", "_load_scenario", {"scenario": {}})
         assert "not defined" in await checkers.call("e", "eval", {"source": "1"})
+        await checkers.close("e")
+        assert (await checkers.usage())["open"] == 0
+
+
+async def test_a_process_that_ended_is_started_anew(data: Path) -> None:
+    entry = read_entries(data, "multi_turn_base")[0]
+    async with Checkers(Path(PYTHON)) as checkers:
+        process = checkers._process
+        assert process is not None
+        process.kill()
+        await process.wait()
+        assert "ls" in (await checkers.open("e", opening(entry))).methods
+
+
+def played(capsys: pytest.CaptureFixture[str], *given: str) -> dict[str, Any]:
+    assert main(["eval", "bfcl", "--checkers", PYTHON, *given]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
 
 
 def test_the_truth_scores_all_and_nothing_scores_what_it_should(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = {}
-    for script in ("truth", "empty"):
-        out = tmp_path / script
-        given = ["--checkers", PYTHON, "--script", script, "--entries", "12", "--out", str(out)]
-        assert main(["eval", "bfcl", *given]) == 0
-        found[script] = json.loads(capsys.readouterr().out.splitlines()[-1])["categories"]
-        assert main(["eval", "bfcl", *given]) == 0  # nothing is played again
-        assert len((out / "verdicts.jsonl").read_text().splitlines()) == 12 * len(CATEGORIES)
-    assert all(category["accuracy"] == 1 for category in found["truth"].values())
-    wanted = {name: float("irrelevance" in name) for name in CATEGORIES}
-    assert {name: category["accuracy"] for name, category in found["empty"].items()} == wanted
-    line = (tmp_path / "truth/result/recall/multi_turn/BFCL_v4_multi_turn_base_result.json").read_text().splitlines()[0]
-    row = json.loads(line)
-    assert row["id"] == "multi_turn_base_0"
-    assert row["result"][0][0].startswith("[cd(folder='document'), mkdir(dir_name='temp'), mv(")
+    truth = played(capsys, "--script", "truth", "--out", str(tmp_path / "truth"))
+    assert {name: found["accuracy"] for name, found in truth["categories"].items() if found["accuracy"] < 1} == {}
+    assert truth["entries"] == 4441
+    given = ("--script", "empty", "--official", "--out", str(tmp_path / "empty"))
+    empty = played(capsys, *given)
+    wanted = {name: float("irrelevance" in name) for name in OFFLINE}
+    assert {name: found["accuracy"] for name, found in empty["categories"].items()} == wanted
+    assert (empty["compared"], empty["differing"]) == (4441, [])
+    lines = (tmp_path / "empty/verdicts.jsonl").read_text()
+    assert played(capsys, *given) == empty  # nothing is played again
+    assert (tmp_path / "empty/verdicts.jsonl").read_text() == lines
+
+
+def test_mixed_answers_are_judged_as_by_bfcl_evaluate_entry_by_entry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = played(capsys, "--script", "mixed", "--official", "--out", str(tmp_path / "run"))
+    assert (found["compared"], found["differing"]) == (4441, [])
+    assert len(found["errors"]) > 15
+    assert all(0 < category["accuracy"] < 1 for category in found["categories"].values())
+
+
+def test_a_memory_is_filled_before_it_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "memory_kv,memory_rec_sum"
+    found = played(
+        capsys, "--categories", names, "--script", "truth", "--official", "--entries", "20", "--out", str(tmp_path)
+    )
+    assert [category["accuracy"] for category in found["categories"].values()] == [1.0, 1.0]
+    assert (found["compared"], found["differing"]) == (40, [])
+    kept = tmp_path / "result/recall/agentic/memory/rec_sum/memory_snapshot/customer_final.json"
+    assert "Hey there" in json.loads(kept.read_text())["memory"]

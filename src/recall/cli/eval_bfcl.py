@@ -13,11 +13,12 @@ from recall.errors import ConfigError
 from recall.evaluation.engines import ServedPolicySettings
 
 if TYPE_CHECKING:
+    from recall.evaluation.bfcl.checkers import Checkers
     from recall.evaluation.bfcl.entries import Entry
-    from recall.evaluation.bfcl.play import Judged
+    from recall.evaluation.bfcl.play import Judged, Verdict
     from recall.evaluation.bfcl.results import Verdicts
 
-BFCL_LIMITS = Limits(max_turns=200, max_tokens=32_768, max_turn_tokens=1024, max_calls=1000, max_result_chars=32_768)
+BFCL_LIMITS = Limits(max_turns=400, max_tokens=32_768, max_turn_tokens=1024, max_calls=1000, max_result_chars=32_768)
 """The budget of an entry; the leaderboard itself allows 20 steps of each user turn."""
 WIDE = BFCL_LIMITS.model_copy(update={"max_tokens": 10_000_000, "max_turn_tokens": 100_000})
 """Of a script, whose tokens are nobody's."""
@@ -31,7 +32,7 @@ class EvalBfcl(Settings):
     """
 
     categories: tuple[str, ...] = ("all",)
-    """Which categories, or `all` that can be played offline."""
+    """Which categories; `all` is those that need nothing but the package, and `memory` the three kinds of memory."""
     out: Path | None = None
     """The folder of the results."""
     setup: bool = False
@@ -40,10 +41,14 @@ class EvalBfcl(Settings):
     """An interpreter that has bfcl-eval; none takes what --setup made."""
     data: Path | None = None
     """The leaderboard's data; none takes that of the package."""
+    encoder: Path | None = None
+    """For memory_vector, the directory of the sentence encoder all-MiniLM-L6-v2."""
     entries: int | None = Field(default=None, ge=1)
-    """Play only so many of each category, the first ones."""
-    script: Literal["truth", "empty"] | None = None
-    """Play the ground truth, or nothing, instead of a model: the ends of the scale."""
+    """Play only so many of each category, the first ones, and what they depend on."""
+    script: Literal["truth", "empty", "mixed"] | None = None
+    """Play the ground truth, nothing, or a mixture with mistakes instead of a model; they test the whole of it."""
+    official: bool = False
+    """Have `bfcl evaluate` judge the result files as well, and compare entry by entry."""
     at_once: int = Field(default=32, ge=1, le=1024)
     """Entries under way at the same time."""
     temperature: float = Field(default=0.001, ge=0)
@@ -66,23 +71,57 @@ class EvalBfcl(Settings):
 
     async def _measure(self, interpreter: Path, out: Path) -> int:
         from recall.evaluation.bfcl.checkers import Checkers
-        from recall.evaluation.bfcl.entries import CATEGORIES, read_entries
+        from recall.evaluation.bfcl.official import write_results
         from recall.evaluation.bfcl.results import Verdicts
+        from recall.evaluation.bfcl.summary import summarize
 
-        names = tuple(CATEGORIES) if self.categories == ("all",) else self.categories
-        async with Checkers(interpreter) as checkers:
-            data = self.data or await checkers.package() / "data"
-            entries = [entry for name in names for entry in read_entries(data, name)[: self.entries]]
+        names = self._names()
+        async with Checkers(interpreter, encoder=self.encoder) as checkers:
+            entries = await self._entries(checkers, names)
             verdicts = Verdicts(out, self._manifest(names))
             if any(entry.id not in verdicts.known for entry in entries):
                 await self._play(checkers, entries, verdicts)
-        summary = verdicts.summary(names)
+        found = verdicts.of(names)
+        summary = summarize(found, names, len(verdicts.faults))
         verdicts.write("summary.json", summary)
-        results = verdicts.write_official()
+        results = write_results(out, found)
         _show(summary)
         print(f"results as bfcl evaluate reads them: {results}")
-        print(json.dumps({"model": self.script or self.policy.model, **summary}))
-        return int(summary["faults"] > 0)
+        differing = await self._compared(interpreter, results, found) if self.official else {}
+        print(json.dumps({"model": self.script or self.policy.model, **summary, **differing}))
+        return int(summary["faults"] > 0 or bool(differing.get("differing")))
+
+    def _names(self) -> tuple[str, ...]:
+        from recall.evaluation.bfcl.entries import CATEGORIES, OFFLINE
+
+        groups = {"all": OFFLINE, "memory": tuple(name for name, sort in CATEGORIES.items() if sort == "memory")}
+        return tuple(dict.fromkeys(each for name in self.categories for each in groups.get(name, (name,))))
+
+    async def _entries(self, checkers: "Checkers", names: tuple[str, ...]) -> "list[Entry]":
+        """What is played: first the conversations that fill memories, then all else.
+
+        Raises:
+            ConfigError: a category is unknown, or what it needs is not there.
+        """
+        from recall.evaluation.bfcl.entries import read_entries
+        from recall.evaluation.bfcl.setup import NEEDS
+
+        data = self.data or await checkers.package() / "data"
+        found: list[Entry] = []
+        for name in names:
+            entries = read_entries(data, name)
+            needed = NEEDS.get(name, {})
+            if missing := await checkers.lacking(list(needed)):
+                packages = " ".join(needed[module] for module in missing)
+                raise ConfigError(
+                    f"category {name!r}: the checkers' environment lacks {packages}; {_how(self)}{packages}"
+                )
+            if name == "memory_vector" and self.encoder is None:
+                raise ConfigError("category 'memory_vector': --encoder is missing, the directory of all-MiniLM-L6-v2")
+            scored = [entry for entry in entries if not entry.conversation][: self.entries]
+            scenarios = {entry.scenario for entry in scored}
+            found += [entry for entry in entries if entry.conversation and entry.scenario in scenarios] + scored
+        return sorted(found, key=lambda entry: not entry.conversation)
 
     def _manifest(self, names: tuple[str, ...]) -> dict[str, Any]:
         policy = {"model": self.policy.model, "url": self.policy.url, "dialect": self.policy.dialect}
@@ -90,64 +129,77 @@ class EvalBfcl(Settings):
             "categories": names,
             "entries": self.entries,
             "policy": self.script or policy,
+            "dialect": self.policy.dialect,
             "temperature": self.temperature,
             "seed": self.seed,
             "limits": self.limits.model_dump(),
         }
 
-    async def _play(self, checkers: Any, entries: "list[Entry]", verdicts: "Verdicts") -> None:
-        from recall.evaluation.bfcl.play import Judged, play
-        from recall.evaluation.bfcl.script import empty_script, truth_script
+    async def _play(self, checkers: "Checkers", entries: "list[Entry]", verdicts: "Verdicts") -> None:
+        from recall.evaluation.bfcl.official import MODEL
+        from recall.evaluation.bfcl.play import Judged
+        from recall.evaluation.bfcl.script import SCRIPTS, PlayedScript
         from recall.evaluation.engines import open_engine
-        from recall.policy.scripted import ScriptedPolicy
         from recall.types import Sampling
 
         async with open_engine(self.policy) as engine:
-            policy, renderer, limits = engine.policy, engine.renderer, self.limits if self.script is None else WIDE
-            scripts = {"truth": truth_script, "empty": empty_script}
+            policy, limits = engine.policy, self.limits if self.script is None else WIDE
+            renderer: Any = engine.renderer  # every dialect also writes calls
             judged = Judged(
                 policy=lambda entry: (
-                    policy if self.script is None else ScriptedPolicy(scripts[self.script](entry), renderer)
+                    policy if self.script is None else PlayedScript(SCRIPTS[self.script](entry), renderer)
                 ),
                 renderer=renderer,
                 checkers=checkers,
                 limits=limits,
                 sampling=Sampling(self.temperature, max_tokens=limits.max_turn_tokens),
+                memory=verdicts.path / "result" / MODEL,
             )
-            await self._shown(judged, entries, verdicts, play)
+            await self._shown(judged, entries, verdicts)
 
-    async def _shown(self, judged: "Judged", entries: "list[Entry]", verdicts: "Verdicts", play: Any) -> None:
+    async def _shown(self, judged: "Judged", entries: "list[Entry]", verdicts: "Verdicts") -> None:
         import sys
 
         from rich.console import Console
         from rich.progress import Progress
 
+        from recall.evaluation.bfcl.play import play
+
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
             done = sum(entry.id in verdicts.known for entry in entries)
             bar = bars.add_task("bfcl", total=len(entries), completed=done)
 
-            def told(verdict: Any) -> None:
+            def told(verdict: "Verdict") -> None:
                 verdicts.add(verdict)
                 bars.advance(bar)
 
-            await play(
-                judged, entries, done=lambda e: e.id in verdicts.known, told=told, seed=self.seed, at_once=self.at_once
-            )
+            await play(judged, entries, known=verdicts.known.get, told=told, seed=self.seed, at_once=self.at_once)
+
+    async def _compared(self, interpreter: Path, results: Path, verdicts: "list[Verdict]") -> dict[str, Any]:
+        """What `bfcl evaluate` says of the same results."""
+        from recall.evaluation.bfcl.official import compare, evaluate
+
+        categories = list(dict.fromkeys(verdict.category for verdict in verdicts))
+        agreement = compare(verdicts, await evaluate(interpreter, results, categories))
+        for name, ours, theirs in agreement.differing[:20]:
+            print(f"differs: {name}: {ours or 'right'} here, {theirs or 'right'} by bfcl evaluate")
+        print(f"bfcl evaluate agrees on {agreement.entries - len(agreement.differing)} of {agreement.entries} entries")
+        return {"compared": agreement.entries, "differing": [name for name, _, _ in agreement.differing]}
+
+
+def _how(settings: EvalBfcl) -> str:
+    from recall.evaluation.bfcl.setup import default_home
+
+    interpreter = settings.checkers or default_home() / "bin" / "python"
+    return f"install with: {interpreter} -m pip install "
 
 
 def _show(summary: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("category", "accuracy", "95 %", "entries", "turns", "calls", "seconds")
-    for name, each in summary["categories"].items():
-        interval = f"{each['low']:.1%} to {each['high']:.1%}"
-        numbers = (f"{each['turns']:.2f}", f"{each['calls']:.2f}", f"{each['seconds']:.2f}")
-        table.add_row(name, f"{each['accuracy']:.1%}", interval, str(each["entries"]), *numbers)
-    table.add_section()
-    for name, group in summary["groups"].items():
-        table.add_row(name, f"{group['accuracy']:.1%}" + ("" if group["complete"] else " (incomplete)"))
+    from recall.evaluation.bfcl.summary import table
+
     console = Console()
-    console.print(table)
+    console.print(table(summary))
     if summary["errors"]:
         console.print("errors: " + ", ".join(f"{kind} {count}" for kind, count in summary["errors"].items()))

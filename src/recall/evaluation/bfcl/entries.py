@@ -1,7 +1,7 @@
 """The leaderboard's questions: what is said in each turn, which functions there are, and what the ground truth calls.
 
 Reads the data files as the package `bfcl-eval` ships them, or a copy with the folders `questions` and
-`possible_answer`.
+`possible_answer`. Those about a memory are made by `memory.py`.
 """
 
 import json
@@ -14,15 +14,15 @@ from typing import Any, Literal
 from recall.errors import ConfigError
 from recall.types import Message
 
-Sort = Literal["ast", "relevance", "multi_turn"]
+Sort = Literal["ast", "relevance", "multi_turn", "memory"]
 """How an entry is scored."""
 
 CATEGORIES: Mapping[str, Sort] = MappingProxyType(
     {
         **dict.fromkeys(
             (
-                "simple_python", "multiple", "parallel", "parallel_multiple", "live_simple", "live_multiple",
-                "live_parallel", "live_parallel_multiple",
+                "simple_python", "simple_java", "simple_javascript", "multiple", "parallel", "parallel_multiple",
+                "live_simple", "live_multiple", "live_parallel", "live_parallel_multiple",
             ),
             "ast",
         ),
@@ -31,22 +31,29 @@ CATEGORIES: Mapping[str, Sort] = MappingProxyType(
             ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context"),
             "multi_turn",
         ),
+        **dict.fromkeys(("memory_kv", "memory_rec_sum", "memory_vector"), "memory"),
     }
 )  # fmt: skip
-"""The categories that can be played offline."""
+"""The categories that can be played."""
 
+OFFLINE: tuple[str, ...] = tuple(name for name, sort in CATEGORIES.items() if sort != "memory")
+"""Those that need nothing but the package: what `all` stands for."""
+
+_SEARCH = "it asks SerpAPI over the network: a key in SERPAPI_API_KEY, and google-search-results, html2text and bs4"
 UNAVAILABLE: Mapping[str, str] = MappingProxyType(
     {
-        "simple_java": "its checker needs tree_sitter 0.21 for Java",
-        "simple_javascript": "its checker needs tree_sitter 0.21 for JavaScript",
-        "web_search_base": "it asks SerpAPI (SERPAPI_API_KEY) over the network",
-        "web_search_no_snippet": "it asks SerpAPI (SERPAPI_API_KEY) over the network",
-        "memory_kv": "it plays conversations beforehand to fill the memory",
-        "memory_vector": "it plays conversations beforehand, and needs faiss and an embedding model",
-        "memory_rec_sum": "it plays conversations beforehand to fill the memory",
+        "web_search_base": _SEARCH,
+        "web_search_no_snippet": _SEARCH,
+        "format_sensitivity": "it asks for other ways of writing calls in the prompt, and is not scored",
     }
 )
 """The categories that are not played, and what each would need."""
+
+LANGUAGES: Mapping[str, str] = MappingProxyType({"simple_java": "java", "simple_javascript": "javascript"})
+"""The language of the values of a category, where it is not Python."""
+
+PREREQUISITE = "_prereq"
+"""What the category of a conversation that fills a memory ends with."""
 
 _DOCUMENTS: Mapping[str, str] = MappingProxyType(
     {
@@ -58,6 +65,9 @@ _DOCUMENTS: Mapping[str, str] = MappingProxyType(
         "TradingBot": "trading_bot",
         "TravelAPI": "travel_booking",
         "VehicleControlAPI": "vehicle_control",
+        "MemoryAPI_kv": "memory_kv",
+        "MemoryAPI_rec_sum": "memory_rec_sum",
+        "MemoryAPI_vector": "memory_vector",
     }
 )
 """The file that documents each backend."""
@@ -70,7 +80,7 @@ class Entry:
     id: str
     """Unique in the leaderboard."""
     category: str
-    """One of `CATEGORIES`."""
+    """One of `CATEGORIES`, or one of them and `_prereq`."""
     turns: tuple[tuple[Message, ...], ...]
     """What the user (or a system message) says in each turn; an empty turn is one in which functions appear."""
     functions: tuple[Mapping[str, Any], ...]
@@ -81,20 +91,34 @@ class Entry:
     """The ground truth as the leaderboard has it; None where a category has none."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """The entry as it stands in the file."""
+    scenario: str = ""
+    """Of a memory: whom it serves."""
+    after: tuple[str, ...] = ()
+    """The entries that must have been played before it."""
+
+    @property
+    def conversation(self) -> bool:
+        """Whether it fills a memory and is not scored."""
+        return self.category.endswith(PREREQUISITE)
 
     @property
     def sort(self) -> Sort:
         """How it is scored."""
-        return CATEGORIES[self.category]
+        return CATEGORIES[self.category.removesuffix(PREREQUISITE)]
+
+    @property
+    def language(self) -> str:
+        """The language of its values."""
+        return LANGUAGES.get(self.category, "python")
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The backends that it plays with."""
+        """The backends that it plays with; none where calls are not executed."""
         return tuple(self.source.get("involved_classes", ()))
 
 
 def read_entries(directory: Path, category: str) -> list[Entry]:
-    """The entries of a category, in the order of the file.
+    """The entries of a category, in the order of the file; for one about a memory, the conversations first.
 
     Args:
         directory: the folder `bfcl_eval/data` of the package, or a copy of its files.
@@ -106,27 +130,45 @@ def read_entries(directory: Path, category: str) -> list[Entry]:
     if category not in CATEGORIES:
         why = f"not available: {UNAVAILABLE[category]}" if category in UNAVAILABLE else "unknown"
         raise ConfigError(f"category {category!r}: {why}; accepted: {', '.join(CATEGORIES)}")
+    if CATEGORIES[category] == "memory":
+        from recall.evaluation.bfcl.memory import memory_entries  # which reads with this module
+
+        return memory_entries(directory, category)
     truths: dict[str, Any] = {}
     if CATEGORIES[category] != "relevance":
-        found = _rows(directory / "possible_answer" / _file(category))
-        truths = {str(row["id"]): row["ground_truth"] for row in found}
-    questions = directory / "questions" if (directory / "questions").is_dir() else directory
+        truths = {str(row["id"]): row["ground_truth"] for row in truth_rows(directory, category)}
     documents: dict[str, list[dict[str, Any]]] = {}
     entries = []
-    for row in _rows(questions / _file(category)):
+    for row in question_rows(directory, category):
         for name in row.get("involved_classes", ()):
             if name not in documents:
-                file = directory / "multi_turn_func_doc" / f"{_DOCUMENTS[name]}.json"
-                documents[name] = list(_rows(file))
+                documents[name] = documents_of(directory, name)
         entries.append(_entry(row, category, truths.get(str(row["id"])), documents))
     return entries
 
 
-def _file(category: str) -> str:
-    return f"BFCL_v4_{category}.json"
+def question_rows(directory: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a file of questions, in either layout of the folder."""
+    questions = directory / "questions" if (directory / "questions").is_dir() else directory
+    return rows_of(questions / f"BFCL_v4_{name}.json")
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def truth_rows(directory: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a file of ground truths."""
+    return rows_of(directory / "possible_answer" / f"BFCL_v4_{name}.json")
+
+
+def documents_of(directory: Path, backend: str) -> list[dict[str, Any]]:
+    """The documents of a backend's functions."""
+    return list(rows_of(directory / "multi_turn_func_doc" / f"{_DOCUMENTS[backend]}.json"))
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON lines.
+
+    Raises:
+        ConfigError: it cannot be read, or a row is damaged.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -136,6 +178,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                     raise ConfigError(f"{path} row {number}: not JSON: {fault.msg}") from None
     except OSError as fault:
         raise ConfigError(f"{path}: cannot be read: {fault.strerror}; bfcl data is needed there") from None
+
+
+def messages_of(said: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """What is said in one turn."""
+    return tuple(Message(each["role"], each["content"]) for each in said)
 
 
 def _entry(
@@ -148,5 +195,5 @@ def _entry(
     for turn, names in row.get("missed_function", {}).items():
         appearing[int(turn)] = tuple(function for name in names for function in functions if function["name"] == name)
         functions = [function for function in functions if function["name"] not in names]
-    turns = tuple(tuple(Message(said["role"], said["content"]) for said in turn) for turn in row["question"])
+    turns = tuple(map(messages_of, row["question"]))
     return Entry(str(row["id"]), category, turns, tuple(functions), appearing, truth, row)

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from recall.environment import Limits
@@ -10,12 +11,12 @@ from recall.errors import ConfigError
 from recall.evaluation.bfcl.checkers import Checkers
 from recall.evaluation.bfcl.entries import Entry
 from recall.evaluation.bfcl.environment import BfclEnvironment, Played
-from recall.evaluation.bfcl.functions import as_ast
+from recall.evaluation.bfcl.judge import judge
 from recall.evaluation.play import seed_of
 from recall.policy.base import Policy
 from recall.renderer import Renderer
 from recall.rollout import rollout
-from recall.types import CallStatus, Sampling, StopReason, Trajectory
+from recall.types import CallStatus, Sampling, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ class Verdict:
     """The leaderboard's word for what is wrong."""
     message: str = ""
     """What is wrong, in the checkers' words."""
+    asked: tuple[str, ...] = ()
+    """By user turn, what was said last before the policy's turn."""
     result: Any = None
-    """What was called: by turn and step as code, or as a list of `{name: arguments}`."""
+    """By user turn and by step: calls as `[{name: arguments}]`, or words."""
     turns: int = 0
     """Turns of the policy."""
     calls: int = 0
@@ -66,6 +69,8 @@ class Judged:
     """The budget of an episode."""
     sampling: Sampling
     """How turns are sampled."""
+    memory: Path = Path()
+    """The folder where what memories hold is kept between entries."""
 
     async def entry(self, entry: Entry, place: int, *, seed: int = 0) -> Verdict:
         """Play one entry.
@@ -75,28 +80,26 @@ class Judged:
             place: its place in the run, which decides its seed.
             seed: of the run.
         """
-        env = BfclEnvironment(entry, self.checkers, entry.id, self.limits)
-        sampling = Sampling(
-            self.sampling.temperature, self.sampling.top_p, self.sampling.max_tokens, seed_of(seed, place)
-        )
+        env = BfclEnvironment(entry, self.checkers, entry.id, self.limits, memory=self.memory)
         trajectory = await rollout(
             env,
             self.policy(entry),
             self.renderer,
             task_id=entry.id,
             episode_id=entry.id,
-            sampling=sampling,
+            sampling=replace(self.sampling, seed=seed_of(seed, place)),
             limits=self.limits,
         )
-        verdict = await self._judge(entry, env.played, trajectory)
-        single = as_ast(env.played.calls, entry.functions)
+        played = _recorded(env.played, entry, trajectory)
+        verdict = await judge(entry, played, self.checkers)
         return Verdict(
             id=entry.id,
             category=entry.category,
             valid=verdict["valid"],
             error_type=verdict.get("error_type", ""),
             message=verdict.get("message", ""),
-            result=env.played.turns if entry.sort == "multi_turn" else single,
+            asked=tuple(said[-1].content if said else "" for said in entry.turns),
+            result=played.turns,
             turns=trajectory.turns,
             calls=len(trajectory.calls),
             malformed=sum(call.status is CallStatus.MALFORMED for call in trajectory.calls),
@@ -105,41 +108,38 @@ class Judged:
             fault=trajectory.fault,
         )
 
-    async def _judge(self, entry: Entry, played: Played, trajectory: Trajectory) -> dict[str, Any]:
-        if entry.sort == "multi_turn":
-            # An episode that a limit cut short has fewer turns than the leaderboard wants, or was given up.
-            ended = trajectory.stop_reason is StopReason.DONE and not played.given_up
-            if not ended:
-                told = f"the episode ended with {trajectory.stop_reason.value} in turn {len(played.turns)}"
-                return {"valid": False, "error_type": "multi_turn:force_terminated", "message": told}
-            return await self.checkers.check_turns(entry, played.turns)
-        calls = as_ast(played.calls, entry.functions)
-        if entry.sort == "relevance":
-            wanted = entry.category == "live_relevance"
-            if bool(calls) is wanted:
-                return {"valid": True}
-            kind = "relevance_error:decoder_failed" if wanted else "irrelevance_error:decoder_success"
-            return {"valid": False, "error_type": kind, "message": "no call" if wanted else "a call"}
-        if not calls:
-            return {"valid": False, "error_type": "ast_decoder:decoder_failed", "message": "no call"}
-        return await self.checkers.check_calls(entry, calls)
+
+def _recorded(played: Played, entry: Entry, trajectory: Trajectory) -> Played:
+    """What is judged: an episode that a limit of ours cut short is recorded without its unfinished turn.
+
+    The turn of a single-turn entry stays, with the words that were cut.
+    """
+    if played.finished:
+        return played
+    if entry.classes:
+        return Played(played.turns[:-1])
+    words = trajectory.segments[-1].text if trajectory.turns else ""
+    return Played([[words]])
 
 
 async def play(
     judged: Judged,
     entries: Sequence[Entry],
     *,
-    done: Callable[[Entry], bool],
+    known: Callable[[str], Verdict | None],
     told: Callable[[Verdict], None],
     seed: int = 0,
     at_once: int = 32,
 ) -> None:
     """Play the entries that are not done yet.
 
+    An entry that depends on another waits for it; where that one failed for a reason of ours, so does this one.
+
     Args:
         judged: plays one.
-        entries: all entries of the run; the place of one decides its seed, whichever of them are done already.
-        done: whether an entry has its verdict.
+        entries: all entries of the run, each after those that it depends on; the place of one decides its seed,
+            whichever of them are done already.
+        known: the verdict on an entry that is done, by its id.
         told: called with each verdict when it is there.
         seed: of the run.
         at_once: entries under way at the same time.
@@ -147,11 +147,20 @@ async def play(
     Raises:
         ConfigError: an entry cannot be played with these settings; those under way are cancelled.
     """
-    waiting = iter([(place, entry) for place, entry in enumerate(entries) if not done(entry)])
+    waiting = iter([(place, entry) for place, entry in enumerate(entries) if known(entry.id) is None])
+    over = {entry.id: asyncio.Event() for entry in entries if known(entry.id) is None}
 
     async def work() -> None:
         for place, entry in waiting:
-            told(await judged.entry(entry, place, seed=seed))
+            for other in entry.after:
+                if other in over:
+                    await over[other].wait()
+            missing = [other for other in entry.after if known(other) is None]
+            if missing:
+                told(Verdict(entry.id, entry.category, False, fault=f"{missing[0]}, which comes before, failed"))
+            else:
+                told(await judged.entry(entry, place, seed=seed))
+            over[entry.id].set()
 
     refusal: ConfigError | None = None
     try:
