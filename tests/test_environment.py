@@ -365,3 +365,11 @@ async def test_what_a_function_does_wrong_is_told_to_the_model() -> None:
 def test_two_functions_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="two functions are named 'deposit'"):
         FunctionEnvironment("?", [Accounts().deposit, Accounts().deposit])
+
+
+async def test_a_task_may_allow_fewer_calls_than_the_limits_and_never_more() -> None:
+    for allowed, limit, made in ((1, 9, 2), (9, 1, 2), (2, 9, 2), (None, 2, 2), (9, 2, 2)):
+        env = ToolEnvironment(replace(TASK, max_calls=allowed), InProcessSandbox(), Limits(max_calls=limit))
+        await env.start()
+        stop = (await env.step(turn(*[ToolCall("count", {"by": 1})] * made))).stop
+        assert (stop is StopReason.MAX_CALLS) == (made > min(limit, 99 if allowed is None else allowed))

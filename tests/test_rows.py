@@ -180,6 +180,7 @@ def test_a_tool_may_be_bound_in_any_way(env: str) -> None:
         ({"info_tolerance": float("nan")}, "extra_info.tolerance: got nan"),
         ({"info_tolerance": "0.1"}, "extra_info.tolerance: got '0.1'"),
         ({"info_depth": -1}, "extra_info.depth: got -1"),
+        ({"info_max_calls": -1}, "extra_info.max_calls: got -1"),
         ({"info_depth": 1.5}, "extra_info.depth: got 1.5"),
         ({"info_split": 3}, "extra_info.split: must be text, not int"),
         ({"info_reference": "{}"}, "extra_info.reference: must be a list of calls"),
@@ -242,6 +243,7 @@ TASKS = st.builds(
     ability=st.text(),
     split=st.text(),
     depth=st.integers(0, 9),
+    max_calls=st.none() | st.integers(0, 9),
     kind=st.text(),
     reference=st.lists(
         st.fixed_dictionaries({"name": st.text(), "arguments": st.dictionaries(st.text(), JSON, max_size=2)})

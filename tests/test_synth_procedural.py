@@ -83,7 +83,8 @@ def check(attempt: Attempt, tasks: ProceduralTasks) -> None:
     assert not {"{", "\x00"} & {*task.question}
     assert len(names) == len(set(names))
     assert len(calls) == claims["calls"] == claims["shortest"] == task.depth
-    assert claims["max_calls"] >= len(calls) + claims["retries"]
+    assert task.max_calls is not None
+    assert task.max_calls >= len(calls) + claims["retries"]
     assert unknown or recipe.calls[0] <= len(calls) <= recipe.calls[1]
     assert unknown or {call["name"] for call in calls} <= set(names)
     assert set(claims["operators"]) <= set(recipe.operators)

@@ -98,7 +98,7 @@ class ToolEnvironment:
         Args:
             task: its `env` defines the functions that `tools` names.
             sandbox: where the source runs.
-            limits: of calls, results and time; None takes the defaults.
+            limits: of calls, results and time; None takes the defaults. The task may allow fewer calls.
             arguments: of `task.tools`, where episodes of one task share it, as those of `ToolEnvironments` do.
             options: of the session.
 
@@ -106,6 +106,8 @@ class ToolEnvironment:
             ConfigError: the schema of a tool is wrong.
         """
         limits = limits or Limits()
+        if task.max_calls is not None and task.max_calls < limits.max_calls:
+            limits = limits.model_copy(update={"max_calls": task.max_calls})
         self.task = task
         self.tools = task.tools
         self._sandbox, self._options = sandbox, options

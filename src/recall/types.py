@@ -118,6 +118,9 @@ class Task:
     """The split it belongs to, such as `train` or `held_out`; metrics are reported by it."""
     depth: int = 0
     """The number of calls of the reference program; 0 when unknown."""
+    max_calls: int | None = None
+    """The calls that an episode may make, where that is fewer than the limits of whoever plays it allow; None leaves it
+    to them."""
     kind: str = ""
     """The kind of task within its source, such as `chain` or `join`; metrics are reported by it."""
     reference: tuple[Mapping[str, Any], ...] = ()

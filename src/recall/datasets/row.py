@@ -21,7 +21,8 @@ from recall.types import AnswerKind, AnswerType, Task, ToolSpec
 
 _COLUMNS = frozenset({"data_source", "question", "ability", "reward_model", "extra_info"})
 _FIELDS = frozenset(
-    {"id", "env", "func_schemas", "answer_type", "tolerance", "split", "depth", "kind", "reference", "changes", "extra"}
+    {"id", "env", "func_schemas", "answer_type", "tolerance", "split", "depth", "max_calls", "kind", "reference"}
+    | {"changes", "extra"}
 )
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
@@ -59,7 +60,8 @@ def task_from_row(row: object, where: str, *, parse_env: bool = True) -> Task:
         data_source=_text(row.get("data_source"), where, "data_source", default=""),
         ability=_text(row.get("ability"), where, "ability", default="re_call"),
         split=_text(info.get("split"), where, "extra_info.split", default=""),
-        depth=_depth(info.get("depth"), where),
+        depth=_calls(info.get("depth"), where, "depth", "a number of calls, 0 when unknown") or 0,
+        max_calls=_calls(info.get("max_calls"), where, "max_calls", "the number of calls that an episode may make"),
         kind=_text(info.get("kind"), where, "extra_info.kind", default=""),
         reference=_reference(info.get("reference"), where),
         changes=changes,
@@ -95,6 +97,7 @@ def row_from_task(task: Task) -> dict[str, Any]:
             "tolerance": task.answer_type.tolerance,
             "split": task.split,
             "depth": task.depth,
+            "max_calls": task.max_calls,
             "kind": task.kind,
             "reference": _dump([dict(call) for call in task.reference], where, "reference"),
             "changes": None if task.changes is None else _dump(dict(task.changes), where, "changes"),
@@ -270,12 +273,12 @@ def _bound(node: ast.AST) -> Iterator[str]:
             yield from _bound(child)
 
 
-def _depth(value: Any, where: str) -> int:
+def _calls(value: Any, where: str, field: str, accepted: str) -> int | None:
     value = _plain(value)
-    if value is None:
-        return 0
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # as pandas writes a missing number
+        return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise _bad(where, "extra_info.depth", f"got {value!r}; accepted: a number of calls, 0 when unknown")
+        raise _bad(where, f"extra_info.{field}", f"got {value!r}; accepted: {accepted}")
     return value
 
 

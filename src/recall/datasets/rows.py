@@ -155,7 +155,8 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     pyarrow, parquet = _pyarrow()
     text, number = pyarrow.string(), pyarrow.float64()
     info = dict.fromkeys(("id", "env", "func_schemas", "answer_type"), text) | {"tolerance": number, "split": text}
-    info |= {"depth": pyarrow.int64(), "kind": text, "reference": text, "changes": text, "extra": text}
+    info |= dict.fromkeys(("depth", "max_calls"), pyarrow.int64())
+    info |= dict.fromkeys(("kind", "reference", "changes", "extra"), text)
     schema = pyarrow.schema(
         {
             "data_source": text,

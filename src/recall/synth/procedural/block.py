@@ -192,10 +192,12 @@ class Block:
         answer_type: AnswerType, program: Sequence[Mapping[str, Any]],
     ) -> Certified:  # fmt: skip
         about |= {"seed": label.seed, "index": label.index}
+        budget = len(draft.trace.items) + about["retries"] + self.recipe.slack
         task = Task(
             id=label.id, question=draft.question, ground_truth=accepted,
             tools=tuple(tool.spec for tool in tools),
             answer_type=answer_type, data_source="recall_procedural", split=label.split, depth=about["calls"],
+            max_calls=budget,
             kind=f"{about['family']}{len(draft.trace.items)}", reference=tuple(program), changes=draft.changes,
             extra={"synth": about},
         )  # fmt: skip
@@ -230,7 +232,7 @@ class Block:
             "tool_set": digest(sorted(map(self._tell, visible.values()))),
             "family": next((name for name in _FAMILIES if name in operators), "read"), "operators": operators,
             "calls": calls, "depth": max(after, default=0), "width": max(map(turns.count, turns)),
-            "turns": max(turns) + 2, "retries": retries, "max_calls": calls + retries + self.recipe.slack,
+            "turns": max(turns) + 2, "retries": retries,
             "levels": levels, "distractors": shown,
             "difficulty": round(calls + 0.5 * max(after) + 0.3 * log2(len(visible)), 3),
         }  # fmt: skip
