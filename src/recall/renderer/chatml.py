@@ -122,18 +122,22 @@ class ChatMLRenderer:
         return ids
 
     def _turns(self, messages: Sequence[Message], opening: str) -> list[int]:
-        """Messages as user turns after `opening`, trusted text between them merged into single runs."""
+        """Messages as turns after `opening`, trusted text between them merged into single runs.
+
+        What an assistant said before, in a history that came from outside, is a turn of its own.
+        """
         ids: list[int] = []
         glue = opening
         for role, group in groupby(messages, key=lambda message: message.role):
-            if role not in ("user", "tool"):
-                raise ValueError(f"a message of role {role!r} cannot be rendered here; user and tool messages can")
+            if role not in ("user", "tool", "assistant"):
+                raise ValueError(f"a message of role {role!r} cannot be rendered here")
+            speaker = "user" if role == "tool" else role
             before, between, after = (
                 (self._results_open, self._results_between, self._results_close)
                 if role == "tool"
-                else ("", f"{END}\n{START}user\n", "")
+                else ("", f"{END}\n{START}{speaker}\n", "")
             )
-            glue += f"{START}user\n{before}"
+            glue += f"{START}{speaker}\n{before}"
             for message in group:
                 ids += self._tokens.trusted(glue) + self._tokens.untrusted(message.content)
                 glue = between
