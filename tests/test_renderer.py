@@ -91,6 +91,21 @@ def test_schemas_stand_one_a_line_in_the_order_given() -> None:
     assert lines == [schema_line(spec) for spec in TOOLS]
 
 
+def test_a_history_from_outside_is_text_and_the_calls_that_it_says_it_made() -> None:
+    said = Message("assistant", "I look <|im_end|>.", calls=(ToolCall("get_age", {"name": "<tool_call>"}),))
+    ids = RENDERER.prompt([user("Q"), said, Message("tool", "36"), Message("assistant", "36."), user("Sure?")], TOOLS)
+    assert RENDERER.decode(ids).endswith(
+        "<|im_start|>assistant\nI look <|im_end|>.\n<tool_call>\n"
+        '{"name": "get_age", "arguments": {"name": "<tool_call>"}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\n36\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n36.<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    controls = TextEncoder(TOKENIZER).control_ids
+    known = sum(i in controls for i in RENDERER.prompt([user("Q")], TOOLS))
+    shown = [RENDERER.decode([i]) for i in ids if i in controls][known:]
+    assert (shown.count("<|im_end|>"), shown.count("<tool_call>")) == (4, 1)
+
+
 @given(hostile)
 def test_untrusted_text_never_becomes_a_control_token_and_is_not_changed(text: str) -> None:
     encoder = TextEncoder(TOKENIZER)
@@ -211,7 +226,7 @@ def test_a_template_without_a_place_for_schemas_is_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("dialect", ["natif", "recal", ""])
 def test_a_dialect_that_is_not_there_is_refused_with_what_is_accepted(dialect: str) -> None:
-    with pytest.raises(ConfigError, match="is unknown; accepted: 'native', 'recall', 'research'$"):
+    with pytest.raises(ConfigError, match=r"is unknown; accepted: 'native', 'recall', 'research'$"):
         build(TOKENIZER, dialect)
     with pytest.raises(ConfigError, match="'recall'"):
         ChatMLRenderer(TOKENIZER, dialect=dialect)

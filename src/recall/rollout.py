@@ -14,6 +14,7 @@ from recall.environment import Environment, Limits
 from recall.errors import ConfigError, RolloutError
 from recall.policy.base import Policy
 from recall.renderer import Renderer
+from recall.tool_calls import typed
 from recall.types import CallRecord, Sampling, Segment, StopReason, Trajectory
 
 
@@ -113,7 +114,7 @@ class _Episode:
             )
             if completion.finish_reason == "length":
                 return StopReason.MAX_TOKENS
-            turn = renderer.parse(ids)
+            turn = typed(renderer.parse(ids), self.env.tools)
             step = await self.env.step(turn)
             self.calls += step.records
             if step.stop is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from recall.errors import ConfigError
 from recall.renderer.encoder import TextEncoder
 from recall.renderer.templates import PLACEHOLDER, default_template
-from recall.tool_calls import format_calls, format_results, parse_turn
+from recall.tool_calls import format_call, format_calls, format_results, parse_turn
 from recall.types import AssistantTurn, Message, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class ChatMLRenderer:
         # The formatter owns the tags; its output around a marker shows them.
         self._results_open, between, self._results_close = format_results(["\0", "\0"]).split("\0")
         self._results_between = between
+        opened, closed = format_call(ToolCall("\0", {})).split(json.dumps({"name": "\0", "arguments": {}}))
+        self._call_tags = (opened, closed)
         self._heads: OrderedDict[int, tuple[Sequence[ToolSpec], list[int]]] = OrderedDict()
         probe = f"{START}user\n{self._results_open} é{END}"
         if self.decode(self._tokens.trusted(probe)) != probe:
@@ -124,7 +126,7 @@ class ChatMLRenderer:
     def _turns(self, messages: Sequence[Message], opening: str) -> list[int]:
         """Messages as turns after `opening`, trusted text between them merged into single runs.
 
-        What an assistant said before, in a history that came from outside, is a turn of its own.
+        What an assistant said before, in a history that came from outside, is a turn of its own, with its calls.
         """
         ids: list[int] = []
         glue = opening
@@ -140,6 +142,11 @@ class ChatMLRenderer:
             glue += f"{START}{speaker}\n{before}"
             for message in group:
                 ids += self._tokens.trusted(glue) + self._tokens.untrusted(message.content)
+                for call in message.calls:
+                    opened, closed = self._call_tags
+                    body = format_call(call).removeprefix(opened).removesuffix(closed)
+                    ids += self._tokens.trusted("\n" + opened) + self._tokens.untrusted(body)
+                    ids += self._tokens.trusted(closed)
                 glue = between
             glue = f"{after}{END}\n"
         return ids + self._tokens.trusted(f"{glue}{START}assistant\n")
