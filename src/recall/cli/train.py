@@ -32,23 +32,44 @@ class Train(TrainRecipe):
     """The run directory to make; by default runs/ and the time."""
     resume: Path | None = None
     """A run directory to go on with, by its own recipe."""
+    dry_run: bool = False
+    """With the engine verl, print its command and start nothing."""
+    ray_address: str = ""
+    """With the engine verl, the Ray cluster to run on; the same as cluster.ray_address."""
 
     def main(self) -> int:
         """Train, then print the summary."""
         if self.resume is not None and (others := self.model_fields_set - {"resume"}):
             raise ConfigError(f"--resume takes the recipe of the run itself; leave out {', '.join(sorted(others))}")
-        calm_allocator()
-        from rich.console import Console
-
-        from recall.trainers.local import LocalTrainer, open_run
-        from recall.viewer.live import LiveView
-
         if self.resume is not None:
             recipe = load(TrainRecipe, self.resume / "config.toml") if self.resume.is_dir() else TrainRecipe()
             path = self.resume
         else:
             recipe = TrainRecipe(**{name: getattr(self, name) for name in TrainRecipe.model_fields})
             path = self.run or Path("runs") / time.strftime("%Y-%m-%d-%H%M%S")
+        if self.ray_address:
+            cluster = recipe.cluster.model_copy(update={"ray_address": self.ray_address})
+            recipe = recipe.model_copy(update={"cluster": cluster})
+        if recipe.engine == "verl":
+            from recall.cli.train_verl import train_on_verl
+
+            return train_on_verl(recipe, path, resume=self.resume is not None, dry_run=self.dry_run)
+        for name in ("dry_run", "ray_address"):
+            if getattr(self, name):
+                raise ConfigError(f"--{name}: is for the engine verl, and engine is {recipe.engine!r}")
+        if recipe.engine != "local":
+            raise ConfigError(
+                f"engine {recipe.engine!r}: is started from Python so far; recall train has local and verl"
+            )
+        return self._train_here(recipe, path)
+
+    def _train_here(self, recipe: TrainRecipe, path: Path) -> int:
+        calm_allocator()
+        from rich.console import Console
+
+        from recall.trainers.local import LocalTrainer, open_run
+        from recall.viewer.live import LiveView
+
         # A recipe that will not do must leave no directory behind.
         run = open_run(path, recipe, resume=self.resume is not None)
         try:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from recall.environment import Limits
 from recall.errors import ConfigError
 from recall.evaluation.local import NANO_LIMITS, PolicySettings, SandboxSettings
 from recall.trainers.curriculum import CurriculumSettings
+from recall.trainers.verl.settings import ClusterSettings, VerlSettings
 
 if TYPE_CHECKING:
     from recall.trainers.algorithms import Algorithm
@@ -91,6 +92,11 @@ class LearnerSettings(Settings):
     """With a cap, log-probabilities are computed again before the update, and tokens are weighted by the ratio of these
     to the sampler's, at most the cap; corrects for an engine whose numbers differ from the trainer's."""
 
+    @property
+    def kl(self) -> float:
+        """The weight of the divergence: what is set, else the algorithm's own."""
+        return self.chosen().kl if self.kl_coefficient is None else self.kl_coefficient
+
     def chosen(self) -> "Algorithm":
         """The algorithm with the overrides in place.
 
@@ -128,9 +134,22 @@ class ValidationSettings(Settings):
     """Stop when so many validations in a row were no better; 0 never stops early."""
 
 
+class TrackingSettings(Settings):
+    """Where metrics go besides `metrics.jsonl`. Keys are read from the environment, and stand in no file of a run."""
+
+    to: tuple[Literal["wandb", "trackio"], ...] = ()
+    """Trackers: `wandb` reads WANDB_API_KEY, or with WANDB_MODE=offline writes into the run; `trackio` HF_TOKEN."""
+    project: str = Field(default="recall", min_length=1)
+    """The project there."""
+    name: str = ""
+    """What the run is called there; by default as its directory."""
+
+
 class TrainRecipe(Settings):
     """Everything that a run depends on."""
 
+    engine: Literal["local", "trl", "verl"] = "local"
+    """What trains: this process alone, TRL in it, or verl on the GPUs of a cluster."""
     seed: int = 0
     """Decides tasks, sampling and order."""
     steps: int = Field(default=280, ge=1)
@@ -156,3 +175,6 @@ class TrainRecipe(Settings):
     curriculum: CurriculumSettings = CurriculumSettings()
     learner: LearnerSettings = LearnerSettings()
     validation: ValidationSettings = ValidationSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    verl: VerlSettings = VerlSettings()
