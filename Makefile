@@ -14,7 +14,7 @@ BFCL_STAMP := $(BFCL_VENV)/.installed
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-bfcl check bench bench-trl
+.PHONY: help setup train test test-bfcl test-mutations check bench bench-trl
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,9 @@ test: $(STAMP) ## run the tests
 
 test-bfcl: $(STAMP) $(BFCL_STAMP) ## run the tests that need the leaderboard's own checkers
 	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python -m pytest -q tests/test_bfcl_official.py $(ARGS)
+
+test-mutations: $(STAMP) ## break a million turns with tool calls at random, and parse them
+	RECALL_MUTATIONS=1000000 $(BIN)/python -m pytest -q -s tests/test_native_calls.py -k mutated $(ARGS)
 
 check: $(STAMP) ## formatting, lint and types, then the tests: what CI runs
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ from recall.types import AssistantTurn, MalformedCall, ToolCall, ToolSpec
 
 _BLOCK = re.compile(r"<tool_call>|<function=")
 _NEXT = re.compile(r"</parameter>\s*(?=<parameter=|</function>|</tool_call>|\Z)|(?=<parameter=)|(?=</function>)|\Z")
+_CLOSING = re.compile(r"</function>\s*</tool_call>")
 _PYTHON = {"True": True, "False": False, "None": None}
 
 
@@ -72,15 +73,19 @@ def _kinds(schema: Any) -> set[str]:
 
 
 def _block_end(text: str, begin: int, opening: str) -> tuple[int, int]:
-    """Where the block's content ends, and where the text goes on after it."""
-    closing = "</tool_call>" if opening == "<tool_call>" else "</function>"
-    function = text.find("</function>", begin)
-    end = text.find(closing, max(function, begin))
-    if end < 0:
-        return len(text), len(text)
-    if closing == "</function>":
-        return end + len(closing), end + len(closing)
-    return end, end + len(closing)
+    """Where the block's content ends, and where the text goes on after it.
+
+    A value may spell `</tool_call>`, so the one behind `</function>` is the block's, unless another block begins first.
+    """
+    if opening != "<tool_call>":
+        end = text.find("</function>", begin)
+        end = len(text) if end < 0 else end + len("</function>")
+        return end, end
+    closing = _CLOSING.search(text, begin)
+    if closing and "<tool_call>" not in text[begin : closing.start()]:
+        return closing.start() + len("</function>"), closing.end()
+    end = text.find("</tool_call>", begin)
+    return (len(text), len(text)) if end < 0 else (end, end + len("</tool_call>"))
 
 
 def _call(block: str) -> ToolCall | str:
