@@ -118,7 +118,7 @@ def test_schemas_are_json_schema_at_every_depth() -> None:
         (50, "long", "java", "50L"),
         (True, "boolean", "java", "true"),
         (["a", "b"], "ArrayList", "java", 'new ArrayList<>(Arrays.asList("a", "b"))'),
-        ({"limit": [50]}, "HashMap", "java", 'new HashMap<>() {{ put("limit", 50); }}'),
+        ({"limit": 50}, "HashMap", "java", 'new HashMap<>() {{ put("limit", 50); }}'),
         ("mapArea", "any", "java", "mapArea"),
         (3, "Bigint", "javascript", "3n"),
         ([60, "x"], "array", "javascript", '[60, "x"]'),

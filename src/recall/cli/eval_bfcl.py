@@ -200,6 +200,7 @@ def _show(summary: dict[str, Any]) -> None:
     from recall.evaluation.bfcl.summary import table
 
     console = Console()
+    console.width = max(console.width, 88)  # the table's own, so that a pipe gets whole numbers too
     console.print(table(summary))
     if summary["errors"]:
         console.print("errors: " + ", ".join(f"{kind} {count}" for kind, count in summary["errors"].items()))

@@ -50,7 +50,7 @@ class Played:
     @property
     def first(self) -> Said:
         """What the first step said; of entries of a single turn there is no other."""
-        return self.turns[0][0] if self.turns[0] else ""
+        return self.turns[0][0] if self.turns and self.turns[0] else ""
 
     @property
     def last_words(self) -> str | None:

@@ -81,6 +81,14 @@ class Judged:
             seed: of the run.
         """
         env = BfclEnvironment(entry, self.checkers, entry.id, self.limits, memory=self.memory)
+        tokens = len(self.renderer.prompt(entry.turns[0], env.tools))
+        if tokens >= self.limits.max_tokens:  # as on the leaderboard, where a server would refuse it
+            played = Played([] if entry.classes else [[""]])
+            verdict = await judge(entry, played, self.checkers)
+            told = f"the prompt has {tokens} tokens, and limits.max_tokens is {self.limits.max_tokens}"
+            return Verdict(
+                entry.id, entry.category, **{**verdict, "message": told}, asked=_asked(entry), result=played.turns
+            )
         trajectory = await rollout(
             env,
             self.policy(entry),
@@ -98,7 +106,7 @@ class Judged:
             valid=verdict["valid"],
             error_type=verdict.get("error_type", ""),
             message=verdict.get("message", ""),
-            asked=tuple(said[-1].content if said else "" for said in entry.turns),
+            asked=_asked(entry),
             result=played.turns,
             turns=trajectory.turns,
             calls=len(trajectory.calls),
@@ -107,6 +115,10 @@ class Judged:
             duration_s=round(trajectory.duration_s, 4),
             fault=trajectory.fault,
         )
+
+
+def _asked(entry: Entry) -> tuple[str, ...]:
+    return tuple(said[-1].content if said else "" for said in entry.turns)
 
 
 def _recorded(played: Played, entry: Entry, trajectory: Trajectory) -> Played:

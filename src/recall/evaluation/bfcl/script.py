@@ -119,20 +119,30 @@ def true_calls(entry: Entry) -> list[list[ToolCall]]:
         return [[_call(code, entry) for code in turn] for turn in entry.truth]
     if entry.sort == "relevance":
         return [[ToolCall(tool_name(entry.functions[0]["name"]), {})] if entry.category == "live_relevance" else []]
-    documents = {function["name"]: function["parameters"]["properties"] for function in entry.functions}
-    calls = []
-    for function in entry.truth:
-        ((name, arguments),) = function.items()
-        values = {key: _first(allowed) for key, allowed in arguments.items() if allowed and allowed[0] != ""}
-        if entry.language != "python":
-            values = {key: in_source(value, documents[name][key], entry.language) for key, value in values.items()}
-        calls.append(ToolCall(tool_name(name), values))
-    return [calls]
+    documents = {function["name"]: function["parameters"] for function in entry.functions}
+    return [
+        [
+            _single(name, allowed, documents[name], entry.language)
+            for each in entry.truth
+            for name, allowed in each.items()
+        ]
+    ]
+
+
+def _single(name: str, allowed: Mapping[str, Any], parameters: Mapping[str, Any], language: str) -> ToolCall:
+    """A call of a single turn: what is required, and what may not be left out."""
+    required = [key for key in parameters.get("required", ()) if allowed.get(key)]
+    wanted = [key for key, values in allowed.items() if values and (values[0] != "" or key in required)]
+    properties = parameters["properties"]
+    values = {key: _first(allowed[key]) for key in wanted if key in properties or "" not in allowed[key]}
+    if language != "python":
+        values = {key: in_source(value, properties[key], language) for key, value in values.items()}
+    return ToolCall(tool_name(name), values)
 
 
 def _first(allowed: Sequence[Any]) -> Any:
     """The first allowed value: the leaderboard lists what is allowed at every key of an object too."""
-    value = next(each for each in allowed if each != "")
+    value = next((each for each in allowed if each != ""), "")
     return [_plain(item) for item in value] if isinstance(value, list) else _plain(value)
 
 

@@ -30,7 +30,7 @@ def _java(value: Any, schema: Mapping[str, Any]) -> str:
         inner = {"type": schema.get("items", {}).get("type", "any")}
         return f"new Object[]{{{', '.join(_java_item(item, inner, quoted=False) for item in value)}}}"
     if kind == "HashMap":
-        puts = " ".join(f'put("{key}", {_java_item(_only(item), {"type": "any"})});' for key, item in value.items())
+        puts = " ".join(f'put("{key}", {_java_item(item, {"type": "any"})});' for key, item in value.items())
         return f"new HashMap<>() {{{{ {puts} }}}}"
     return _number(value, {"long": "L", "float": "f"}.get(kind, ""))
 
@@ -45,17 +45,12 @@ def _javascript(value: Any, schema: Mapping[str, Any]) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_javascript_item(item, schema.get('items', {})) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_javascript_item(_only(item), {})}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {_javascript_item(item, {})}' for key, item in value.items())}}}"
     return _number(value, "n" if schema.get("type") == "Bigint" else "")
 
 
 def _javascript_item(value: Any, schema: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _javascript(value, schema)
-
-
-def _only(allowed: Any) -> Any:
-    """The first value that is allowed at a key of an object."""
-    return allowed[0] if isinstance(allowed, list) and allowed else allowed
 
 
 def _number(value: Any, suffix: str) -> str:
