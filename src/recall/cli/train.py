@@ -39,7 +39,7 @@ class Train(TrainRecipe):
 
     def main(self) -> int:
         """Train, then print the summary."""
-        if self.resume is not None and (others := self.model_fields_set - {"resume"}):
+        if self.resume is not None and (others := self.model_fields_set - {"resume", "ray_address"}):
             raise ConfigError(f"--resume takes the recipe of the run itself; leave out {', '.join(sorted(others))}")
         if self.resume is not None:
             recipe = load(TrainRecipe, self.resume / "config.toml") if self.resume.is_dir() else TrainRecipe()

@@ -61,10 +61,17 @@ def command(
         **_trainer(recipe, run),
         **_ray(env, ray_address),
     }
-    last_words = {override.partition("=")[0].lstrip("+~") for override in recipe.verl.overrides}
+    overrides = [word for word in recipe.verl.overrides if not (ray_address and _sizes_ray(word))]
+    last_words = {override.partition("=")[0].lstrip("+~") for override in overrides}
     written = [f"{name}={_value(value)}" for name, value in settings.items() if name.lstrip("+") not in last_words]
-    arguments = (python, "-m", "verl.trainer.main_ppo", *written, *recipe.verl.overrides)
+    arguments = (python, "-m", "verl.trainer.main_ppo", *written, *overrides)
     return Command(arguments, {"HYDRA_FULL_ERROR": "1", **env})
+
+
+def _sizes_ray(override: str) -> bool:
+    """Whether it says how Ray is started, which a cluster that is there already refuses to be told."""
+    name = override.lstrip("+~")
+    return name.startswith("ray_kwargs.ray_init.") and not name.startswith("ray_kwargs.ray_init.runtime_env.")
 
 
 def loops_text(run: Path) -> str:
