@@ -37,9 +37,11 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "data qa": Command("recall.cli.data_qa", "Rows", "Make task rows with the search tool of questions"),
         "data report": Command("recall.cli.data", "Report", "Measure a set of tasks, and say whether its gates hold"),
         "eval": Command("recall.cli.eval", "Eval", "Measure a model on tasks that it may use tools for"),
+        "doctor": Command("recall.cli.doctor", "Doctor", "Say what would go wrong with a recipe before it runs"),
         "eval bfcl": Command("recall.cli.eval_bfcl", "EvalBfcl", "Play the function-calling leaderboard BFCL"),
         "eval compare": Command("recall.cli.eval_qa", "Compare", "Put runs of eval qa side by side, with paired tests"),
         "eval qa": Command("recall.cli.eval_qa", "EvalQa", "Measure multi-hop question answering with search"),
+        "export": Command("recall.cli.export", "Export", "Write the weights of a run in Hugging Face's format"),
         "nano pretrain": Command(
             "recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"
         ),
@@ -51,6 +53,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "sandbox serve": Command("recall.cli.sandbox", "Serve", "Run tools for others over HTTP, in the sandbox"),
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),
+        "synth bfcl": Command("recall.cli.synth_bfcl", "Bfcl", "Make dialogues over the backends of BFCL to train on"),
         "synth export": Command("recall.cli.synth", "Export", "Write tasks as rows for other trainers"),
         "synth llm": Command(
             "recall.cli.synth_llm", "LLM", "Have a language model write worlds and tasks, and keep what holds"
@@ -75,6 +78,10 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "safetensors": "train",
         "peft": "train",
         "tensorboard": "train",
+        "ray": "verl",
+        "verl": "verl",
+        "wandb": "tracking",
+        "trackio": "tracking",
         "bm25s": "retriever",
         "Stemmer": "retriever",
         "tantivy": "retriever",

@@ -65,6 +65,19 @@ class SandboxSettings(Settings):
     """What `wikipedia_search` searches without the sandbox, an index directory or the address of a service."""
     search_url: str = ""
     """The address of a retriever service for tasks whose source waits for one and posts to it from the sandbox."""
+    bfcl: Path | None = None
+    """For tasks over the backends of BFCL, an interpreter that has bfcl-eval in the place of the one that `recall eval
+    bfcl --setup` made."""
+
+    def open_all(self) -> "Sandbox":
+        """The sandbox with all that tasks may ask of it: `open_with_search`, and the backends of BFCL.
+
+        Raises:
+            ConfigError: as `open_with_search`.
+        """
+        from recall.evaluation.bfcl.training.backends import BackendSandbox
+
+        return BackendSandbox(self.open_with_search(), self.bfcl)
 
     def open_with_search(self) -> "Sandbox":
         """The sandbox, with the search tool as the settings say; a retriever is opened and closed with it.
@@ -160,6 +173,7 @@ class LocalPlayer:
         deterministic: bool | None = None,
     ) -> None:
         """Raises ConfigError for an unknown reward, or a model that the engine cannot run."""
+        from recall.evaluation.bfcl.training.dialogue import with_dialogue
         from recall.policy.torch import TorchPolicy
 
         self.policy = TorchPolicy(
@@ -170,9 +184,9 @@ class LocalPlayer:
             deterministic=deterministic,
         )
         settings = sandbox or SandboxSettings()
-        self.sandbox = settings.open_with_search()
+        self.sandbox = settings.open_all()
         self.options = SessionOptions(settings.profile, transactional=settings.transactional)
-        environments = ToolEnvironments(self.sandbox, limits, self.options)
+        environments = with_dialogue(ToolEnvironments(self.sandbox, limits, self.options))
         texts = loaded.renderer.stop_texts
         policy = StopAtText(self.policy, loaded.renderer.decode, texts) if texts else self.policy
         self.player = Player(policy, loaded.renderer, environments, get(reward), limits)

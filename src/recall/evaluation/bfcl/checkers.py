@@ -54,7 +54,7 @@ class Opened:
 
 
 class Checkers:
-    """One process, as a context manager. It answers in order; one that ended is started anew with the next question."""
+    """One process, as a context manager. It answers in order, and is started with a question where there is none."""
 
     def __init__(self, interpreter: Path, *, encoder: Path | None = None) -> None:
         """Take the interpreter of an environment that has `bfcl-eval`; see `setup.py`.
@@ -77,6 +77,10 @@ class Checkers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End the process, where there is one."""
         process, self._process = self._process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()

@@ -151,7 +151,7 @@ def _flatten(path: str, value: Any, found: dict[str, Any]) -> None:
         value = {name: each for name, each in vars(value).items() if not name.startswith("_") and name != "parent"}
     if isinstance(value, dict) and value:
         for key, each in value.items():
-            _flatten(f"{path}/{key}", each, found)
+            _flatten(f"{path}/{str(key).replace('/', '|') or '|'}", each, found)
     else:
         found[path] = sorted(value) if isinstance(value, set) else value
 
