@@ -22,8 +22,8 @@ LAYERS: dict[str, tuple[int, ...]] = {
     "rollout": (5,),
     "datasets": (6,),
     **dict.fromkeys(("synth", "viewer"), (6, 0)),
-    **dict.fromkeys(("evaluation", "inference", "nano", "preflight"), (6, 1)),
-    "trainers": (6, 2),
+    **dict.fromkeys(("evaluation", "nano", "preflight"), (6, 1)),
+    **dict.fromkeys(("inference", "trainers"), (6, 2)),
     "cli": (7,),
 }
 """The layer of each module or package directly under `recall`; a package's own modules may import each other.
@@ -76,7 +76,8 @@ def imports_of(file: Path, *, at_import: bool = False) -> Iterator[str]:
                 yield f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base
         function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        if not (at_import and (function or for_types)):
+        # The package itself names, for type checkers only, what it hands out from above when it is asked for.
+        if not ((at_import and (function or for_types)) or (for_types and file == SOURCE / "__init__.py")):
             todo.extend(ast.iter_child_nodes(node))
 
 

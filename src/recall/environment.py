@@ -39,6 +39,9 @@ ATTEMPTS = 3
 FIRST_PAUSE_S = 0.1
 """Seconds before the second attempt; the third waits twice as long."""
 
+Observe = Callable[[int, CallRecord], None]
+"""Told of a call's place in its turn and of its record, in the event loop, as soon as the call ends."""
+
 
 class Limits(BaseModel):
     """How much of everything an episode may use."""
@@ -92,6 +95,7 @@ class ToolEnvironment:
         limits: Limits | None = None,
         arguments: Arguments | None = None,
         options: SessionOptions = DEFAULT_OPTIONS,
+        observe: Observe | None = None,
     ) -> None:
         """Prepare an episode of `task`.
 
@@ -101,6 +105,7 @@ class ToolEnvironment:
             limits: of calls, results and time; None takes the defaults. The task may allow fewer calls.
             arguments: of `task.tools`, where episodes of one task share it, as those of `ToolEnvironments` do.
             options: of the session.
+            observe: told of each call as it ends.
 
         Raises:
             ConfigError: the schema of a tool is wrong.
@@ -112,7 +117,8 @@ class ToolEnvironment:
         self.tools = task.tools
         self._sandbox, self._options = sandbox, options
         self._timeout_s = limits.call_timeout_s
-        self._answers = _Answers(arguments or Arguments(task.tools), tuple(t.name for t in task.tools), limits)
+        names = tuple(tool.name for tool in task.tools)
+        self._answers = _Answers(arguments or Arguments(task.tools), names, limits, observe=observe)
         self._session: Session | None = None
 
     async def start(self) -> Sequence[Message]:
@@ -186,7 +192,12 @@ class SourceEnvironment:
     """
 
     def __init__(
-        self, messages: str | Sequence[Message], sources: Sequence[ToolSource], limits: Limits | None = None
+        self,
+        messages: str | Sequence[Message],
+        sources: Sequence[ToolSource],
+        limits: Limits | None = None,
+        *,
+        observe: Observe | None = None,
     ) -> None:
         """Prepare an episode.
 
@@ -194,10 +205,11 @@ class SourceEnvironment:
             messages: what comes before the first turn; a text is the user's.
             sources: of the tools; they stay the caller's to close.
             limits: of calls, results and time; None takes the defaults.
+            observe: told of each call as it ends.
         """
         self.messages = (Message("user", messages),) if isinstance(messages, str) else tuple(messages)
         self.tools: tuple[ToolSpec, ...] = ()
-        self._sources, self._limits = tuple(sources), limits or Limits()
+        self._sources, self._limits, self._observe = tuple(sources), limits or Limits(), observe
         self._answers = _Answers(Arguments(()), (), self._limits)
         self._places: dict[str, tuple[Session, Marks]] = {}
         self._open: list[Session] = []
@@ -222,7 +234,7 @@ class SourceEnvironment:
                 self._places[tool.spec.name] = box.session, tool.marks
         self.tools = tuple(tool.spec for box in boxes for tool in box.tools)
         shown = {name: marks.max_result_chars for name, (_, marks) in self._places.items() if marks.max_result_chars}
-        self._answers = _Answers(Arguments(self.tools), tuple(self._places), self._limits, shown)
+        self._answers = _Answers(Arguments(self.tools), tuple(self._places), self._limits, shown, self._observe)
         return self.messages
 
     async def step(self, turn: AssistantTurn) -> Step:
@@ -283,6 +295,7 @@ class _Answers:
     limits: Limits
     shown_chars: Mapping[str, int] = field(default_factory=dict)
     """Of tools that say it, the characters of a result that the policy is shown."""
+    observe: Observe | None = None
     turn: int = field(default=0, init=False)
     calls: int = field(default=0, init=False)
 
@@ -292,13 +305,21 @@ class _Answers:
         self.calls += len(turn.calls)
         if self.calls > self.limits.max_calls:
             return Step(stop=StopReason.MAX_CALLS)
-        records = await _all([self._answer(call, run) for call in turn.calls])
+        records = await _all([self._observed(index, call, run) for index, call in enumerate(turn.calls)])
         self.turn += 1
         messages = [
             Message("tool", record.result, name=record.name, call_id=call.id if isinstance(call, ToolCall) else "")
             for call, record in zip(turn.calls, records, strict=True)
         ]
         return Step(tuple(messages), records)
+
+    async def _observed(
+        self, index: int, call: ToolCall | MalformedCall, run: Callable[[ToolCall], Awaitable[CallResult]]
+    ) -> CallRecord:
+        record = await self._answer(call, run)
+        if self.observe is not None:
+            self.observe(index, record)
+        return record
 
     async def _answer(
         self, call: ToolCall | MalformedCall, run: Callable[[ToolCall], Awaitable[CallResult]]

@@ -1,7 +1,7 @@
 """The seam to an engine: something that samples a turn, token ids in and token ids out."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from recall.types import Completion, Sampling
 
@@ -21,3 +21,16 @@ class Policy(Protocol):
 
     def end(self, episode_id: str) -> None:
         """Forget the episode and free what was kept for it. Called exactly once, however the episode ended."""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A policy that can be heard while it samples."""
+
+    def listen(self, episode_id: str, heard: Callable[[str], None]) -> None:
+        """Pass on each piece of text of the episode's turns as it is sampled, until the episode ends.
+
+        Args:
+            episode_id: of an episode that has begun.
+            heard: called in the event loop; it must not block.
+        """

@@ -6,24 +6,16 @@ server really read and wrote. A server that only returns text cannot do that. It
 learn from.
 """
 
-import asyncio
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from typing import Any
 
 from recall.errors import ConfigError, PolicyError
+from recall.policy.server import KEY_VARIABLE, ModelServer
 from recall.types import Completion, Sampling
 
-if TYPE_CHECKING:
-    import aiohttp
-
-KEY_VARIABLE = "RECALL_POLICY_API_KEY"
-"""The environment variable with the key that the server asks for."""
-_RETRIED = (408, 425, 429, 500, 502, 503, 504)
-_FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 8.0
+__all__ = ["KEY_VARIABLE", "OpenAIPolicy"]
 
 
 class OpenAIPolicy:
@@ -64,21 +56,15 @@ class OpenAIPolicy:
         Raises:
             ConfigError: the address is none, or logprobs are wanted of text.
         """
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"policy.url: {url!r} is not accepted; it takes an address such as http://127.0.0.1:8000/v1"
-            )
+        self._server = ModelServer(url, attempts=attempts, timeout_s=timeout_s, api_key=api_key)
         if not stop_token_ids:
             raise ConfigError("policy: no token ends a turn")
         if from_text is not None and logprobs:
             raise ConfigError("policy: text that is read as token ids has no logprobs to learn from; ask for none")
-        self.url, self.model = url.rstrip("/"), model
+        self.url, self.model = self._server.url, model
         self._stop_token_ids, self._stop_texts = tuple(stop_token_ids), tuple(stop_texts)
         self._from_text, self._logprobs = from_text, logprobs
-        self._attempts, self._timeout_s = attempts, timeout_s
-        self._key = api_key or os.environ.get(KEY_VARIABLE) or None
-        self._http: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: dict[str, Callable[[str], None]] = {}
 
     def begin(self, episode_id: str) -> None:
         """Announce an episode; servers find the prefix of a context in their cache by themselves."""
@@ -89,7 +75,9 @@ class OpenAIPolicy:
         Raises:
             PolicyError: the server cannot be reached, refuses, or does not return what is needed.
         """
-        answer = await self._ask(self._request(prompt_ids, sampling))
+        body = self._request(prompt_ids, sampling)
+        heard = self._listeners.get(episode_id)
+        answer = await (self._server.ask("/completions", body) if heard is None else self._streamed(body, heard))
         try:
             choice = answer["choices"][0]
             finish = choice["finish_reason"]
@@ -98,6 +86,7 @@ class OpenAIPolicy:
         if finish not in ("stop", "length"):
             raise self._failure(f"the turn ended with finish_reason {finish!r}; accepted: stop, length")
         ids, logprobs = self._sampled(choice)
+        from_text = self._from_text is not None
         if len(ids) > sampling.max_tokens:
             raise self._failure(f"{len(ids)} tokens came back where at most {sampling.max_tokens} were asked for")
         if finish == "stop" and not (ids and ids[-1] in self._stop_token_ids):
@@ -105,20 +94,45 @@ class OpenAIPolicy:
         if not ids:
             raise self._failure("no token came back")
         if len(ids) > sampling.max_tokens:  # by the token that ended it, for which there was no room
-            return Completion(tuple(ids[:-1]), tuple(logprobs[:-1]), "length")
+            return Completion(tuple(ids[:-1]), tuple(logprobs[:-1]), "length", from_text=from_text)
         ended = finish == "stop" or ids[-1] in self._stop_token_ids
-        return Completion(tuple(ids), tuple(logprobs), "stop" if ended else "length")
+        return Completion(tuple(ids), tuple(logprobs), "stop" if ended else "length", from_text=from_text)
+
+    def listen(self, episode_id: str, heard: Callable[[str], None]) -> None:
+        """Have the turns of an episode streamed; see `recall.policy.base.Streams`."""
+        self._listeners[episode_id] = heard
 
     def end(self, episode_id: str) -> None:
-        """Nothing is kept of an episode here."""
+        """Forget who listens to the episode; nothing else is kept of it."""
+        self._listeners.pop(episode_id, None)
 
     async def close(self) -> None:
         """Close the connections. Safe to call twice."""
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        await self._server.close()
 
-    def _request(self, prompt_ids: Sequence[int], sampling: Sampling) -> bytes:
+    async def _streamed(self, body: dict[str, Any], heard: Callable[[str], None]) -> Any:
+        """The answer as one, put together from its events, each of whose texts is passed on."""
+        whole: dict[str, Any] = {"text": "", "finish_reason": None}
+        ids: list[Any] = []
+        values: list[Any] = []
+        async with aclosing(self._server.stream("/completions", {**body, "stream": True})) as events:
+            async for event in events:
+                if not (isinstance(event, dict) and event.get("choices")):
+                    continue
+                choice = event["choices"][0]
+                text = choice.get("text") or ""
+                whole |= {key: value for key, value in choice.items() if value is not None and key != "text"}
+                whole["text"] += text
+                ids += choice.get("token_ids") or choice.get("tokens") or []
+                found = choice.get("logprobs")
+                values += (found.get("token_logprobs") or []) if isinstance(found, Mapping) else []
+                if text:
+                    heard(text)
+        if ids:
+            whole |= {"token_ids": ids, "logprobs": {"token_logprobs": values}}
+        return {"choices": [whole]}
+
+    def _request(self, prompt_ids: Sequence[int], sampling: Sampling) -> dict[str, Any]:
         asked: dict[str, Any] = {
             "model": self.model,
             "prompt": list(prompt_ids),
@@ -141,7 +155,7 @@ class OpenAIPolicy:
                 asked |= {"stop": list(self._stop_texts), "include_stop_str_in_output": True}
         if sampling.seed is not None:
             asked["seed"] = sampling.seed & (2**31 - 1)  # some servers keep it in 32 bits
-        return json.dumps(asked, separators=(",", ":")).encode()
+        return asked
 
     def _sampled(self, choice: Mapping[str, Any]) -> tuple[list[int], list[float]]:
         """The ids and logprobs of an answer."""
@@ -182,54 +196,8 @@ class OpenAIPolicy:
         # The context needs it before a reply.
         return [*ids, self._stop_token_ids[0]], [*logprobs, 0.0]
 
-    async def _ask(self, body: bytes) -> Any:
-        """The JSON value of the server's answer, after as many attempts as there are.
-
-        Raises:
-            PolicyError: none of them brought one, or the server refuses the request itself.
-        """
-        import aiohttp
-
-        pause_s, problem = _FIRST_PAUSE_S, ""
-        for attempt in range(self._attempts):
-            if attempt:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            try:
-                async with self._session().post(f"{self.url}/completions", data=body) as response:
-                    status, text = response.status, await response.text()
-            except (aiohttp.ClientError, TimeoutError) as error:
-                problem = f"{type(error).__name__}: {error}"
-                continue
-            if status == 200:
-                try:
-                    return json.loads(text)
-                except ValueError:
-                    raise self._failure("the answer is not JSON") from None
-            problem = f"status {status}: {' '.join(text.split())[:300]}"
-            if status not in _RETRIED:
-                break
-        raise self._failure(problem)
-
-    def _session(self) -> "aiohttp.ClientSession":
-        import aiohttp
-
-        loop = asyncio.get_running_loop()
-        if self._http is None or self._loop is not loop:
-            self._loop = loop
-            headers = {"content-type": "application/json"}
-            if self._key is not None:
-                headers["authorization"] = f"Bearer {self._key}"
-            self._http = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._http
-
     def _failure(self, problem: str) -> PolicyError:
-        return PolicyError(f"{self.url}/completions: {problem}")
+        return self._server.failure("/completions", problem)
 
 
 def _is_logprob(value: object) -> bool:

@@ -83,7 +83,7 @@ class FunctionTools:
         Raises:
             ConfigError: a signature cannot be told to a model, or two functions have one name.
         """
-        self._functions = {}
+        self._functions: dict[str, Bound] = {}
         tools = []
         for function in functions:
             spec = tool_from_function(function)
