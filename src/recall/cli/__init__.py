@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "eval": Command("recall.cli.eval", "Eval", "Measure a model on tasks that it may use tools for"),
         "doctor": Command("recall.cli.doctor", "Doctor", "Say what would go wrong with a recipe before it runs"),
         "eval bfcl": Command("recall.cli.eval_bfcl", "EvalBfcl", "Play the function-calling leaderboard BFCL"),
+        "eval bfcl compare": Command("recall.cli.eval_bfcl", "CompareBfcl", "Put two runs over BFCL side by side"),
         "eval compare": Command("recall.cli.eval_qa", "Compare", "Put runs of eval qa side by side, with paired tests"),
         "eval qa": Command("recall.cli.eval_qa", "EvalQa", "Measure multi-hop question answering with search"),
         "export": Command("recall.cli.export", "Export", "Write the weights of a run in Hugging Face's format"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from recall.config import Settings
+from recall.config import Positional, Settings
 from recall.environment import Limits
 from recall.errors import ConfigError
 from recall.evaluation.engines import ServedPolicySettings
@@ -22,6 +22,10 @@ BFCL_LIMITS = Limits(max_turns=400, max_tokens=32_768, max_turn_tokens=1024, max
 """The budget of an entry; the leaderboard itself allows 20 steps of each user turn."""
 WIDE = BFCL_LIMITS.model_copy(update={"max_tokens": 10_000_000, "max_turn_tokens": 100_000})
 """Of a script, whose tokens are nobody's."""
+
+
+_SHOWN = 8
+"""Entries that a comparison shows in a terminal, of those that were fixed and of those that broke."""
 
 
 class EvalBfcl(Settings):
@@ -204,3 +208,59 @@ def _show(summary: dict[str, Any]) -> None:
     console.print(table(summary))
     if summary["errors"]:
         console.print("errors: " + ", ".join(f"{kind} {count}" for kind, count in summary["errors"].items()))
+
+
+class CompareBfcl(Settings):
+    """Put two runs of `recall eval bfcl` side by side by category, with entries that were fixed and that broke.
+
+    Only entries that both runs played count; McNemar's exact test says whether a category differs. The last line
+    printed is the result as JSON.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    """The folders of the results, before and after."""
+    examples: int = Field(default=2, ge=0)
+    """Entries of each category that are shown of those that were fixed, and of those that broke."""
+    html: Path | None = None
+    """Write the comparison as a page to this file."""
+    as_json: bool = Field(default=False, alias="json")
+    """Print nothing but the JSON."""
+
+    def main(self) -> int:
+        """Compare, print, and write the page."""
+        from rich.console import Console
+
+        from recall.evaluation.bfcl.compare import as_json, compare, examples, read_run, table
+        from recall.evaluation.bfcl.page import write_page
+
+        if len(self.runs) != 2:
+            raise ConfigError("recall eval bfcl compare: RUNS: takes two folders of results, before and after")
+        found = compare(*map(read_run, self.runs))
+        if self.html is not None:
+            write_page(self.html, found, self.examples)
+        if not self.as_json:
+            console = Console()
+            console.width = max(console.width, 88)
+            console.print(table(found))
+            for title, pairs in (("fixed", found.fixed), ("broken", found.broken)):
+                print(f"{title}: {len(pairs)}")
+                for old, new in examples(pairs, self.examples)[:_SHOWN]:
+                    _show_example(old, new)
+            for key, (before, after) in found.differing.items():
+                print(f"differs: {key}: {before} | {after}")
+            if found.only_one:
+                print(f"left out, as only one run played them: {found.only_one}")
+            if self.html is not None:
+                print(f"page: {self.html}")
+        print(json.dumps(as_json(found, self.examples)))
+        return 0
+
+
+def _show_example(old: "Verdict", new: "Verdict") -> None:
+    """An entry in a few lines: what was asked last, and what each run did."""
+    from recall.viewer.text import visible
+
+    print(f"  {old.id}: {visible(' / '.join(said for said in old.asked if said))[:160]}")
+    for word, verdict in (("before", old), ("after", new)):
+        said = visible(json.dumps(verdict.result, ensure_ascii=False))[:160]
+        print(f"    {word}: {said}" + ("" if verdict.valid else f"  [{verdict.error_type}]"))
