@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "run": Command("recall.cli.run", "Run", "Ask one question of a model with tools, and show what happens"),
         "sandbox serve": Command("recall.cli.sandbox", "Serve", "Run tools for others over HTTP, in the sandbox"),
         "score": Command("recall.cli.score", "Score", "Score transcripts or the trajectories of a run with a reward"),
+        "serve": Command("recall.cli.serve", "Serve", "Serve a model with its tools to OpenAI's clients"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),
         "synth bfcl": Command("recall.cli.synth_bfcl", "Bfcl", "Make dialogues over the backends of BFCL to train on"),
         "synth export": Command("recall.cli.synth", "Export", "Write tasks as rows for other trainers"),
@@ -67,6 +68,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "recall.cli.synth", "Procedural", "Make a set of certified tasks over invented worlds"
         ),
         "train": Command("recall.cli.train", "Train", "Train a policy on tasks with tools, by reinforcement"),
+        "view": Command("recall.cli.view", "View", "Look at runs and trajectories in a browser, live"),
     }
 )
 """Every command; a space makes it a command of a command."""
@@ -87,12 +89,16 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "Stemmer": "retriever",
         "tantivy": "retriever",
         "faiss": "retriever",
+        "fastapi": "view",
+        "msgspec": "view",
         "uvicorn": "serve",
         "httptools": "serve",
         "prometheus_client": "serve",
         "aiohttp": "serve",
         "yaml": "retriever",
         "qdrant_client": "retriever",
+        "mcp": "mcp",
+        "httpx2": "mcp",
     }
 )
 """The extra that brings a package."""

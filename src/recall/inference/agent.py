@@ -81,9 +81,10 @@ class ReCall:
         """
         self._settings, self._given = _model_of(model_url, policy, renderer, model)
         self._executor_urls = [executor_url] if isinstance(executor_url, str) else list(executor_url)
-        self._sources: tuple[ToolSource, ...] = sources_of(tools)
+        self.sources: tuple[ToolSource, ...] = sources_of(tools)
+        """Where its tools come from."""
         self._system, self._sandbox, self._at_once = system, sandbox, at_once
-        self._limits, self._sampling = limits, sampling
+        self.limits, self._sampling = limits, sampling
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._model: Model | None = None
@@ -135,9 +136,9 @@ class ReCall:
         Raises:
             ConfigError: the model cannot be had, a tool cannot be told to it, or the prompt is too long for the limits.
         """
-        sources = self._sources if tools is None else sources_of(tools)
+        sources = self.sources if tools is None else sources_of(tools)
         model = await self.model()
-        limits = limits or self._limits or model.limits
+        limits = limits or self.limits or model.limits
         env = self._environment(question, sources, limits, observe)
         policy = model.policy
         if observe is not None:
@@ -196,7 +197,7 @@ class ReCall:
         """Close the model, the tools and the sandbox that were opened here. Safe to call twice."""
         self._model = None
         await self._stack.aclose()
-        await asyncio.gather(*(source.close() for source in self._sources))
+        await asyncio.gather(*(source.close() for source in self.sources))
 
     def ask_sync(self, question: Question, **settings: Any) -> Trajectory:
         """`ask`, for code without an event loop."""

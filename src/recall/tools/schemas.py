@@ -49,11 +49,21 @@ def schema_of(hint: Any, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
         found = TypeAdapter(hint).json_schema()
     except (PydanticUserError, NameError) as error:
         raise ConfigError(f"{where}: no schema for {hint!r}; accepted: {_ACCEPTED}") from error
-    definitions = found.pop("$defs", {})
-    recursive = {name for name in definitions if _reaches(name, name, definitions)}
-    schema = _inlined(found, definitions, recursive)
-    kept = {name: _inlined(definitions[name], definitions, recursive) for name in sorted(recursive)}
+    schema, kept = inlined(found, found.pop("$defs", {}))
     return _with_words(schema, hint), kept
+
+
+def inlined(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A schema with what it refers to in the place of each reference, and the definitions that are still referred to.
+
+    Args:
+        schema: its references end in a name of `definitions`.
+        definitions: by name; those that contain themselves cannot be put in the place of a reference.
+    """
+    recursive = {name for name in definitions if _reaches(name, name, definitions)}
+    used = {name for name in recursive if _mentions(schema, name, definitions)}
+    found: dict[str, Any] = _inlined(schema, definitions, recursive)
+    return found, {name: _inlined(definitions[name], definitions, recursive) for name in sorted(used)}
 
 
 def is_plain(hint: Any) -> bool:
@@ -101,7 +111,11 @@ def _inlined(schema: Any, definitions: Mapping[str, Any], kept: set[str]) -> Any
     if not isinstance(schema, dict):
         return schema
     name = _name_in(schema)
-    if name is not None and name not in kept:
+    if name is not None and name not in definitions:
+        return {}  # it refers to what is not there; anything is accepted
+    if name is not None and name in kept:
+        return {**schema, "$ref": f"#/$defs/{name}"}
+    if name is not None:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         return _inlined({**definitions[name], **beside}, definitions, kept)
     inner = {
@@ -118,7 +132,12 @@ def _inlined(schema: Any, definitions: Mapping[str, Any], kept: set[str]) -> Any
 
 def _name_in(schema: Mapping[str, Any]) -> str | None:
     reference = schema.get("$ref")
-    return reference.removeprefix("#/$defs/") if isinstance(reference, str) else None
+    return reference.rpartition("/")[2] if isinstance(reference, str) else None
+
+
+def _mentions(schema: Any, goal: str, definitions: Mapping[str, Any]) -> bool:
+    """Whether a schema refers to `goal`, over others or by itself."""
+    return _reaches("", goal, {**definitions, "": schema})
 
 
 def _reaches(start: str, goal: str, definitions: Mapping[str, Any], seen: frozenset[str] = frozenset()) -> bool:
@@ -132,7 +151,8 @@ def _reaches(start: str, goal: str, definitions: Mapping[str, Any], seen: frozen
             name = _name_in(item)
             if name == goal:
                 return True
-            if name is not None and name not in seen and _reaches(name, goal, definitions, seen | {name, start}):
+            fresh = name is not None and name in definitions and name not in seen
+            if fresh and name is not None and _reaches(name, goal, definitions, seen | {name, start}):
                 return True
             todo += item.values()
     return False
