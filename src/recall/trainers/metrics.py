@@ -1,38 +1,41 @@
-"""What is measured of a training step, and where it is written: `metrics.jsonl`, and TensorBoard's files beside it.
-
-It computes nothing that is learned from.
-"""
+"""What is measured of a training step, and the log that it is written to. It computes nothing that is learned from."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from recall.errors import ConfigError
 from recall.store import Run
+from recall.trainers.recipe import TrainRecipe
+from recall.trainers.tracking import TensorBoard, Tracker, open_trackers
 from recall.types import Group
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-EVENT_FILES = "events.out.tfevents.*"
-"""The names that TensorBoard looks for in a directory."""
 
 
 class MetricsLog:
-    """Appends rows of metrics to a run. TensorBoard's files are a copy of `metrics.jsonl`, made anew on a resume."""
+    """Appends rows of metrics to a run, and hands them on to its trackers."""
 
-    def __init__(self, run: Run, *, tensorboard: bool) -> None:
-        """A log of `run`; nothing is written yet.
+    def __init__(self, run: Run, *, tensorboard: bool, recipe: TrainRecipe | None = None) -> None:
+        """A log of `run`; no metrics are written yet.
+
+        Args:
+            run: whose `metrics.jsonl` is written.
+            tensorboard: write TensorBoard's files beside it.
+            recipe: says what other trackers there are; None for none.
 
         Raises:
-            ConfigError: TensorBoard is wanted and not installed.
+            ConfigError: a tracker is wanted that is not installed, or has no key.
         """
         if tensorboard and find_spec("tensorboard") is None:
             raise ConfigError(
                 "tensorboard: not installed; it comes with: pip install 'recall[train]', or set tensorboard = false"
             )
-        self._run, self._tensorboard = run, tensorboard
-        self._writer: SummaryWriter | None = None
+        self._run = run
+        self._trackers: list[Tracker] = [TensorBoard(run)] if tensorboard else []
+        if recipe is not None:
+            settings = recipe.tracking
+            shown = recipe.model_dump(mode="json", exclude={"verl": {"env"}})
+            self._trackers += open_trackers(
+                run, settings.to, project=settings.project, name=settings.name, config=shown
+            )
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write one row.
@@ -41,36 +44,13 @@ class MetricsLog:
             ConfigError: the disk refuses it.
         """
         self._run.append_metrics({"step": step, **metrics})
-        if not self._tensorboard:
-            return
-        if self._writer is None:
-            self._writer = self._copied()
-        else:
-            _write(self._writer, step, metrics)
-        self._writer.flush()
+        for tracker in self._trackers:
+            tracker.log(step, metrics)
 
     def close(self) -> None:
-        """Finish the files. Safe to call twice."""
-        if self._writer is not None:
-            self._writer.close()
-        self._writer = None
-
-    def _copied(self) -> "SummaryWriter":
-        """A writer that has written every row there is, in the place of the files that are there."""
-        from torch.utils.tensorboard import SummaryWriter  # takes a second, so only once training is under way
-
-        for left in self._run.path.glob(EVENT_FILES):
-            left.unlink()
-        writer = SummaryWriter(str(self._run.path))
-        for row in self._run.read_metrics():
-            _write(writer, row["step"], row)
-        return writer
-
-
-def _write(writer: "SummaryWriter", step: int, metrics: Mapping[str, float]) -> None:
-    for name, value in metrics.items():
-        if name != "step" and isinstance(value, int | float):
-            writer.add_scalar(name, value, step)
+        """Finish. Safe to call twice."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:

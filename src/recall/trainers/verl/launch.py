@@ -90,7 +90,7 @@ class VerlTrainer:
         if resume:
             self.run.truncate_after(self._done if self._done else -1)
         forget(self.run)
-        self.log = MetricsLog(self.run, tensorboard=recipe.tensorboard)
+        self.log = MetricsLog(self.run, tensorboard=recipe.tensorboard, recipe=recipe)
         self._attempt = 1 + len(list(self.run.path.glob("verl-*.log")))
         self._before: dict[str, float] = {}
         self._after: dict[str, float] = {}
