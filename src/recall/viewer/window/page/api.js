@@ -46,8 +46,30 @@ async function askCopy(view, parameters) {
   offline ??= JSON.parse(document.getElementById("copy").textContent);
   const run = parameters.run ?? "";
   if (view === "list") return filtered(await unpacked(`rows|${run}`), parameters);
+  if (view === "group") return { rows: await members(run, await unpacked(`trajectory|${run}|${parameters.row}`)) };
+  if (view === "task") return { task: parameters.task, times: await played(run, parameters.task) };
   const key = [view, run, parameters.row ?? parameters.task ?? parameters.other ?? ""].join("|");
   return unpacked(key);
+}
+
+/** The trajectories of the group of `told`, as far as the copy has them. */
+async function members(run, told) {
+  const keys = told.group_rows.map((row) => `trajectory|${run}|${row.row}`).filter((key) => key in offline);
+  return Promise.all(keys.map(unpacked));
+}
+
+/** The times that a task was played, with the first two trajectories of each. */
+async function played(run, task) {
+  const times = new Map();
+  for (const row of await unpacked(`rows|${run}`)) {
+    if (row.task !== task) continue;
+    const key = `${row.step} ${row.split} ${row.group}`;
+    times.set(key, [...(times.get(key) ?? []), row]);
+  }
+  return Promise.all([...times.values()].map(async (rows) => ({ step: rows[0].step, split: rows[0].split,
+    count: rows.length, right: rows.filter((row) => row.correct).length,
+    mean: rows.reduce((sum, row) => sum + row.reward, 0) / rows.length,
+    rows: await Promise.all(rows.slice(0, 2).map((row) => unpacked(`trajectory|${run}|${row.row}`))) })));
 }
 
 async function unpacked(key) {

@@ -86,5 +86,7 @@ export function families(names) {
     if (!found.has(family)) found.set(family, []);
     found.get(family).push([several ? parts.at(-1) : name, name]);
   }
+  const numeric = new Intl.Collator("en", { numeric: true }).compare;
+  for (const members of found.values()) members.sort((a, b) => numeric(a[0], b[0]));
   return [...found];
 }

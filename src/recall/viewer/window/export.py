@@ -1,0 +1,165 @@
+"""Writes a copy of the window that opens from disk: one file with the page, and in it what the server would answer.
+
+It holds everything about runs, evaluations and sets, but of trajectories a choice, in whole groups. It loads nothing,
+and its policy lets no script run but the page's own.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recall.errors import ConfigError
+from recall.store import write_atomic
+from recall.viewer.index.fetch import group_rows
+from recall.viewer.index.find import alive, brief
+from recall.viewer.index.index import Snapshot
+from recall.viewer.index.rows import STATUSES
+from recall.viewer.window.app import page_files, to_json
+from recall.viewer.window.views import Views
+
+MAX_PAIRED = 4
+"""With more runs than this, their tasks are not put side by side in the copy."""
+_IMPORT = re.compile(r'^import \{ ([^}]+) \} from "\./(\w+)\.js";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export ((?:async )?function|const|let) (\w+)", re.MULTILINE)
+
+
+def write_export(views: Views, out: Path, per_run: int) -> Path:
+    """Write the copy.
+
+    Args:
+        views: of the directory that is copied; they must wait for their indexes.
+        out: a directory, made if it is not there.
+        per_run: trajectories of each run at most.
+
+    Returns:
+        The file, `index.html`.
+
+    Raises:
+        ConfigError: the directory cannot be written.
+    """
+    answers = {key: packed(value) for key, value in _answers(views, per_run).items()}
+    path = out / "index.html"
+    text = page(answers)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def page(answers: Mapping[str, str]) -> str:
+    """The page with packed answers in it, by what would be asked."""
+    files = {name: content.decode() for name, (content, _) in page_files().items()}
+    script, library = bundle(files, "app"), files["vendor/uplot.js"]
+    style = files["vendor/uplot.css"] + files["window.css"]
+    hashes = " ".join(f"'{_hash(text)}'" for text in (script, library))
+    policy = f"default-src 'none'; script-src {hashes}; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    data = json.dumps(answers).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    body = files["index.html"].partition("<body>")[2]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<title>ReCall window</title>\n'
+        f"<style>{style}</style>\n<script>{library}</script>\n"
+        f'<script type="application/json" id="copy">{data}</script>\n'
+        f'<script type="module">{script}</script>\n</head>\n<body>{body}'
+    )
+
+
+def bundle(files: Mapping[str, str], name: str) -> str:
+    """Modules as one script: each is a function that returns what it exports; a page from disk may import nothing."""
+    done: dict[str, str] = {}
+
+    def take(module: str) -> None:
+        if module in done:
+            return
+        source = files[f"{module}.js"]
+        for _, needed in _IMPORT.findall(source):
+            take(needed)
+        inside = _IMPORT.sub(lambda found: f"const {{ {found[1]} }} = ${found[2]};\n", source)
+        exported = [found[1] for found in _EXPORT.findall(inside)]
+        inside = _EXPORT.sub(r"\1 \2", inside)
+        if module == name:
+            done[module] = inside
+        else:
+            done[module] = f"const ${module} = (() => {{\n{inside}\nreturn {{ {', '.join(exported)} }};\n}})();"
+
+    take(name)
+    script = "\n".join(done.values())
+    if "</script" in script.lower():
+        raise ValueError("a module holds the end of a script element")
+    return script
+
+
+def packed(value: Any) -> str:
+    """JSON, compressed, in letters."""
+    return base64.b64encode(gzip.compress(to_json(value), 6, mtime=0)).decode()
+
+
+def _answers(views: Views, per_run: int) -> dict[str, Any]:
+    told = views.runs()
+    answers: dict[str, Any] = {"runs||": told}
+    runs = [run["name"] for run in told["runs"]]
+    for run in runs:
+        index = views.index(run)
+        rows = chosen(index, per_run)
+        about = views.run(run)
+        if len(rows) < about["trajectories"]:
+            kept = (
+                f"This copy holds {len(rows):,} of its {about['trajectories']:,} trajectories, spread over the steps."
+            )
+            about["notes"] = [*about["notes"], kept]
+        answers |= {f"run|{run}|": about, f"metrics|{run}|": views.metrics(run), f"health|{run}|": views.health(run)}
+        answers[f"rows|{run}"] = _rows(views, run, index, rows)
+        answers |= {f"trajectory|{run}|{row}": views.trajectory(run, row) for row in rows}
+    if len(runs) <= MAX_PAIRED:
+        answers |= {f"pair|{run}|{other}": views.pair(run, other) for run, other in permutations(runs, 2)}
+    answers |= {f"evaluation|{each['name']}|": views.evaluation(each["name"]) for each in told["evaluations"]}
+    answers |= {f"dataset|{each['name']}|": views.dataset(each["name"]) for each in told["sets"]}
+    return answers
+
+
+def chosen(index: Snapshot, count: int) -> list[int]:
+    """Rows of whole groups, at most `count`, spread over the files of a run."""
+    files = [file for file in index.files if file.alive and file.rows]
+    picked: dict[int, list[int]] = {}
+    room = count
+    queues = []
+    for file in files:
+        groups = index.columns["group"][file.first : file.first + file.rows]
+        queues.append((file.first, np.unique(groups, return_index=True)[1].tolist()))
+    for place in range(max((len(firsts) for _, firsts in queues), default=0)):
+        for first, firsts in queues:
+            if place < len(firsts):
+                rows = group_rows(index, first + firsts[place])
+                if len(rows) <= room:
+                    room -= len(rows)
+                    picked[rows[0]] = rows
+    return sorted(row for rows in picked.values() for row in rows if alive(index)[row])
+
+
+def _rows(views: Views, run: str, index: Snapshot, rows: list[int]) -> list[dict[str, Any]]:
+    shown = []
+    for start in range(0, len(rows), 500):
+        some = rows[start : start + 500]
+        for row, short in zip(some, brief(index, some), strict=True):
+            bits = int(index.columns["statuses"][row])
+            segments = views.raw(run, row).get("segments") or []
+            said = " ".join(str(segment.get("text", "")) for segment in segments[1:])[:20_000]
+            statuses = [name for at, name in enumerate(STATUSES) if bits >> at & 1]
+            shown.append({**short, "statuses": statuses, "words": f"{short['question']} {short['task']} {said}"})
+    return shown
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
