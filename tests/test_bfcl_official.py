@@ -2,21 +2,49 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable, Generator, Iterable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recall.cli import main
+from recall.datasets.rows import read_tasks
+from recall.environment import Limits, ToolEnvironments
 from recall.evaluation.bfcl.checkers import Checkers, Opening
 from recall.evaluation.bfcl.entries import CATEGORIES, OFFLINE, Entry, read_entries
+from recall.evaluation.bfcl.results import read_verdicts
+from recall.evaluation.bfcl.script import PlayedScript, Turn
+from recall.evaluation.bfcl.training import plan
+from recall.evaluation.bfcl.training.backends import BackendSandbox, config_of
+from recall.evaluation.bfcl.training.dialogue import LATER, with_dialogue
+from recall.evaluation.bfcl.training.held import held_out
+from recall.evaluation.bfcl.training.solver import solution
+from recall.evaluation.bfcl.training.tasks import CALLS
+from recall.evaluation.local import PolicySettings, SandboxSettings, load
+from recall.rewards.outcome import exact
+from recall.rollout import rollout
+from recall.types import Sampling, Task, ToolCall
 
 PYTHON = os.environ.get("RECALL_BFCL_PYTHON", "")
+NANO = str(resources.files("recall.nano").joinpath("weights"))
 pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="RECALL_BFCL_PYTHON names no interpreter with bfcl-eval: make test-bfcl"),
     pytest.mark.slow,
     pytest.mark.timeout(1200),
 ]
+IMPOSSIBLE = {
+    "simple_java_36",  # whole numbers are wanted in a list whose items are read as text
+    "simple_java_64",  # of a text, each letter is taken for a value that is allowed
+    "simple_java_65",  # as 36
+    "live_simple_106-63-0",  # what is required has no value that is allowed
+    "live_simple_112-68-0",
+    "live_multiple_862-181-3",  # what the truth gives is not documented
+    "live_multiple_964-207-0",  # what is required is not in the truth
+}
+"""Entries of a single turn whose own ground truth the checkers do not accept, however it is written."""
 MULTI_TURN = [name for name, sort in CATEGORIES.items() if sort == "multi_turn"]
 
 
@@ -89,8 +117,8 @@ def test_the_truth_scores_all_and_nothing_scores_what_it_should(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = played(capsys, "--script", "truth", "--out", str(tmp_path / "truth"))
-    assert {name: found["accuracy"] for name, found in truth["categories"].items() if found["accuracy"] < 1} == {}
     assert truth["entries"] == 4441
+    assert {verdict.id for verdict in read_verdicts(tmp_path / "truth") if not verdict.valid} == IMPOSSIBLE
     given = ("--script", "empty", "--official", "--out", str(tmp_path / "empty"))
     empty = played(capsys, *given)
     wanted = {name: float("irrelevance" in name) for name in OFFLINE}
@@ -110,6 +138,31 @@ def test_mixed_answers_are_judged_as_by_bfcl_evaluate_entry_by_entry(
     assert all(0 < category["accuracy"] < 1 for category in found["categories"].values())
 
 
+def test_native_calls_are_judged_as_those_of_our_own_dialect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(Path(NANO), model)
+    shutil.copy(Path(__file__).parent / "chat_templates/qwen2_5.jinja", model / "chat_template.jinja")
+    given = ("--script", "mixed", "--entries", "24")
+    ours = played(capsys, *given, "--out", str(tmp_path / "ours"))
+    dialect = ("--policy.model", str(model), "--policy.dialect", "native")
+    native = played(capsys, *given, *dialect, "--official", "--out", str(tmp_path / "native"))
+    assert native["differing"] == []
+    assert native["entries"] == native["compared"] == ours["entries"]
+    verdicts = [{v.id: (v.valid, v.error_type) for v in read_verdicts(tmp_path / name)} for name in ("ours", "native")]
+    assert verdicts[0] == verdicts[1]
+
+
+def test_nano_plays_and_is_judged_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ("--limits.max_tokens", "2048", "--limits.max_turn_tokens", "32")
+    found = played(capsys, *limits, "--entries", "2", "--official", "--out", str(tmp_path / "nano"))
+    assert (found["entries"], found["compared"], found["differing"]) == (34, 34, [])
+    assert found["categories"]["multi_turn_base"]["errors"] == {"multi_turn:force_terminated": 2}
+    assert main(["eval", "bfcl", "compare", str(tmp_path / "nano"), str(tmp_path / "nano"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fixed"] == []
+
+
 def test_a_memory_is_filled_before_it_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = "memory_kv,memory_rec_sum"
     found = played(
@@ -119,3 +172,107 @@ def test_a_memory_is_filled_before_it_is_asked(tmp_path: Path, capsys: pytest.Ca
     assert (found["compared"], found["differing"]) == (40, [])
     kept = tmp_path / "result/recall/agentic/memory/rec_sum/memory_snapshot/customer_final.json"
     assert "Hey there" in json.loads(kept.read_text())["memory"]
+
+
+@pytest.fixture(scope="module")
+def tasks_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small set of tasks over the backends, whose prompts leave nano room."""
+    out = tmp_path_factory.mktemp("tasks") / "set"
+    given = ["--rows", "60", "--tools", "1", "--brief", "true", "--checkers", PYTHON]
+    assert main(["synth", "bfcl", "--out", str(out), *given]) == 0
+    return out
+
+
+def tasks_of(path: Path) -> list[Task]:
+    return [task for file in sorted(path.glob("*.parquet")) for task in read_tasks(file)]
+
+
+def turns_of(turns: Iterable[Turn]) -> Generator[Turn, str, None]:
+    for turn in turns:
+        _ = yield turn
+
+
+async def scores(tasks: list[Task], script: Callable[[Task], Iterable[Turn]]) -> list[float]:
+    """What a script scores in each task, by the loop and the environment that train; nothing is left open."""
+    renderer: Any = load(PolicySettings()).renderer
+    sandbox = SandboxSettings(bfcl=Path(PYTHON)).open_all()
+    assert isinstance(sandbox, BackendSandbox)
+    environments = with_dialogue(ToolEnvironments(sandbox))
+    limits = Limits(max_turns=64, max_tokens=100_000)
+    found = []
+    for task in tasks:
+        trajectory = await rollout(
+            environments(task),
+            PlayedScript(turns_of(script(task)), renderer),
+            renderer,
+            task_id=task.id,
+            episode_id=task.id,
+            sampling=Sampling(),
+            limits=limits,
+        )
+        assert trajectory.fault is None
+        found.append(exact(task, trajectory).score)
+    assert sandbox._checkers is not None
+    assert (await sandbox._checkers.usage())["open"] == 0
+    process = sandbox._checkers._process
+    await sandbox.close()
+    assert process is not None
+    assert process.returncode == 0
+    return found
+
+
+def without_the_last_call(task: Task) -> list[Turn]:
+    *turns, _call, said = solution(task)
+    return [*turns, said]
+
+
+async def test_who_knows_the_calls_solves_every_task_and_who_does_less_solves_none(tasks_set: Path) -> None:
+    tasks = tasks_of(tasks_set)
+    assert {task.split for task in tasks} == {"train", "validation", "new_backends"}
+    assert await scores(tasks, solution) == [1.0] * 72
+    assert await scores(tasks, lambda task: ["That is done."] * 4) == [0.0] * 72
+    changing = [task for task in tasks if task.reference[-1]["arguments"] != {"folder": ".."}]
+    assert set(await scores(changing, without_the_last_call)) == {0.0}
+
+
+def test_no_task_shares_a_state_a_sentence_or_the_calls_of_a_turn_with_the_leaderboard(
+    tasks_set: Path, data: Path
+) -> None:
+    held = held_out(data)
+    assert len(held.said) > 1000
+    assert len(held.states) > 200
+    for task in tasks_of(tasks_set):
+        config = config_of(task.env)
+        assert config is not None
+        turns = tuple(
+            plan.Turn(said, tuple(ToolCall(call["name"], call["arguments"]) for call in calls))
+            for said, calls in zip((task.question, *task.extra[LATER]), task.extra[CALLS], strict=True)
+        )
+        assert held.why_not(plan.Plan(task.kind, config, turns)) == ""
+
+
+def test_recall_train_takes_steps_on_dialogues_over_the_backends(
+    tasks_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {
+        "steps": "2",
+        "tasks.source": str(tasks_set),
+        "sandbox.bfcl": PYTHON,
+        "reward": "outcome",
+        "rollout.groups": "8",
+        "rollout.group_size": "8",
+        "rollout.temperature": "1.6",
+        "rollout.limits.max_tokens": "2048",
+        "rollout.limits.max_turn_tokens": "64",
+        "validation.splits": "validation,new_backends",
+        "validation.final_tasks": "2",
+        "learner.warmup_steps": "0",
+    }
+    flags = [part for name, value in given.items() for part in (f"--{name}", value)]
+    assert main(["train", "--run", str(tmp_path / "run"), *flags]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["steps"], summary["trajectories"]) == (2, 128)
+    assert set(summary["after"]) == {"validation", "new_backends"}
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert sum(row.get("rollout/calls_mean", 0) for row in rows) > 0
+    assert all(row.get("rollout/faults", 0) == 0 for row in rows)

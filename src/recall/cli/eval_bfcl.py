@@ -85,6 +85,7 @@ class EvalBfcl(Settings):
             verdicts = Verdicts(out, self._manifest(names))
             if any(entry.id not in verdicts.known for entry in entries):
                 await self._play(checkers, entries, verdicts)
+                print(f"the checkers' process took {(await checkers.usage())['peak_mib']:.0f} MiB at most")
         found = verdicts.of(names)
         summary = summarize(found, names, len(verdicts.faults))
         verdicts.write("summary.json", summary)

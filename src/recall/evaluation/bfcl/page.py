@@ -13,7 +13,7 @@ from recall.store import write_atomic
 from recall.viewer.text import escape
 
 _STYLE = """
-.sides tr { grid-template-columns: 190px 52px 60px 60px 60px 52px 60px 64px 1fr; }
+.sides tr { grid-template-columns: 190px 52px 60px 60px 60px 52px 60px 76px 1fr; }
 .sides td:nth-child(2) { color: var(--soft); }
 .sides td:nth-child(3) { font-weight: 400; color: inherit; }
 .sides td:nth-child(4) { font-weight: 650; }
@@ -49,7 +49,7 @@ def _page(found: Comparison, count: int) -> str:
     title = f"{found.before.name} → {found.after.name}"
     sections = (
         f'<h1><span class="from">{old.accuracy:.1%}</span> <span class="arrow">→</span> '
-        f'<span class="to">{new.accuracy:.1%}</span></h1>'
+        f'<span class="{"to" if new.accuracy >= old.accuracy else "change down"}">{new.accuracy:.1%}</span></h1>'
         f'<p class="lead">overall accuracy on BFCL v4{_incomplete(old, new)}, before and after: {escape(title)}</p>'
         + _facts(found)
         + f'<section id="categories"><h2>By category</h2>{_categories(found.lines)}</section>'
@@ -117,7 +117,8 @@ def _categories(lines: Sequence[Line]) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(line.name)}</th><td class="wide">{line.before.entries}</td>'
         f"{_change(line.before, line.after)}<td class=wide>{line.fixed}</td><td class=wide>{line.broken}</td>"
-        f"<td class=wide>{line.p:.3f}</td>{_track(line.before, line.after)}</tr>"
+        f"<td class=wide>{'&lt;0.001' if line.p < 0.001 else f'{line.p:.3f}'}</td>"
+        f"{_track(line.before, line.after)}</tr>"
         for line in lines
     )
     return f'<table class="success sides"><thead><tr>{heads}{axis}</tr></thead><tbody>{rows}</tbody></table>'
@@ -126,7 +127,7 @@ def _categories(lines: Sequence[Line]) -> str:
 def _groups(found: Comparison) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="wide"></td>{_change(old, new)}<td class="wide"></td>'
-        f'<td class="wide"></td><td class="wide">{"" if old.complete and new.complete else "part"}</td>'
+        f'<td class="wide"></td><td class="wide">{"" if old.complete and new.complete else "incomplete"}</td>'
         f"{_track(old, new)}</tr>"
         for name, (old, new) in found.groups.items()
     )

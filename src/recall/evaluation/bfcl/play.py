@@ -111,7 +111,7 @@ class Judged:
             turns=trajectory.turns,
             calls=len(trajectory.calls),
             malformed=sum(call.status is CallStatus.MALFORMED for call in trajectory.calls),
-            sampled_tokens=sum(trajectory.mask),
+            sampled_tokens=sum(len(each.token_ids) for each in trajectory.segments if each.sampled),
             duration_s=round(trajectory.duration_s, 4),
             fault=trajectory.fault,
         )
