@@ -34,8 +34,9 @@ train: $(STAMP) ## train on the built-in tasks; RUN=runs/NAME, ARGS="--key value
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
-test-bfcl: $(STAMP) $(BFCL_STAMP) ## run the tests that need the leaderboard's own checkers
+test-bfcl: $(STAMP) $(BFCL_STAMP) ## run the tests that need the leaderboard's own checkers, and time all of it
 	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python -m pytest -q tests/test_bfcl_official.py $(ARGS)
+	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python benchmarks/bfcl.py
 
 test-mutations: $(STAMP) ## break a million turns with tool calls at random, and parse them
 	RECALL_MUTATIONS=1000000 $(BIN)/python -m pytest -q -s tests/test_native_calls.py -k mutated $(ARGS)
