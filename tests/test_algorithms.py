@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from recall.advantage import ADVANTAGES  # noqa: E402
-from recall.trainers.algorithms import ALGORITHMS, Algorithm, surrogate, token_weights  # noqa: E402
+from recall.trainers.algorithms import ALGORITHMS, Algorithm, surrogate, token_weights, whitened  # noqa: E402
 
 LENGTH = 7
 """The constant length of the algorithms that divide by one."""
@@ -40,7 +40,7 @@ def slow_objective(name: str, logprobs: Sequence[Any], old: Sequence[Any], advan
                 total = total + clipped / length / S
             elif name == "dr_grpo":
                 total = total + clipped / LENGTH / S
-            elif name == "dapo":
+            elif name in ("dapo", "reinforce_pp", "reinforce_pp_baseline"):
                 total = total + clipped / tokens
             elif name == "cispo":
                 total = total + ratio.detach().clamp(max=3.0) * advantage * new / tokens
@@ -132,3 +132,18 @@ def test_token_weights_average_as_named(average: Any, expected: list[float]) -> 
 def test_every_algorithm_names_an_advantage_that_there_is() -> None:
     assert {algorithm.advantage for algorithm in ALGORITHMS.values()} <= set(ADVANTAGES)
     assert all(math.isfinite(algorithm.clip_high) for algorithm in ALGORITHMS.values())
+
+
+def test_whitening_counts_every_token_of_a_batch_once() -> None:
+    """REINFORCE++ written out: one entry a token, centred on the batch's mean, divided by its standard deviation."""
+    advantages, lengths = [1.0, 0.0, 0.0, 0.25], [3, 5, 1, 7]
+    tokens = [value for value, length in zip(advantages, lengths, strict=True) for _ in range(length)]
+    mean = sum(tokens) / len(tokens)
+    std = math.sqrt(sum((value - mean) ** 2 for value in tokens) / len(tokens))
+    assert whitened(advantages, lengths) == pytest.approx([(value - mean) / std for value in advantages], rel=1e-12)
+
+
+def test_a_batch_without_variance_is_whitened_to_nothing() -> None:
+    assert whitened([0.3, 0.1 + 0.2], [4, 9]) == [0.0, 0.0]
+    assert whitened([1.0, 0.0], [0, 0]) == [0.0, 0.0]
+    assert whitened([1.0, 0.0], [5, 0]) == [0.0, 0.0]

@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 from recall.errors import ConfigError  # noqa: E402
 from recall.policy.torch import TorchPolicy  # noqa: E402
 from recall.trainers.algorithms import ALGORITHMS  # noqa: E402
-from recall.trainers.learner import Learner, LearnerSettings, credits  # noqa: E402
+from recall.trainers.learner import Learner, LearnerSettings, batch_credits, varies  # noqa: E402
 from recall.types import Group, RewardResult, Sampling, Segment, StopReason, Task, Trajectory  # noqa: E402
 from test_algorithms import slow_objective  # noqa: E402
 
@@ -119,8 +119,8 @@ def slow_gradient(batch: Sequence[Group], name: str, *, entropy: float = 0.0) ->
     """The gradient with nothing shared, padded or cut up."""
     trained = model()
     rows, old, advantages, entropies = [], [], [], []
-    for each in batch:
-        for played, advantage in zip(each.trajectories, credits(each, ALGORITHMS[name]), strict=True):
+    for each, advantages_of in zip(batch, batch_credits(batch, ALGORITHMS[name]), strict=True):
+        for played, advantage in zip(each.trajectories, advantages_of, strict=True):
             row, spread = logprobs_of(trained, played)
             rows.append(row)
             entropies.append(spread)
@@ -384,3 +384,46 @@ async def test_what_is_rewarded_becomes_likely_and_the_engine_samples_from_the_n
         policy.version += 1
     policy.close()
     assert sum(reward.score for reward in batch.rewards) >= 7
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo"])
+def test_the_divergence_is_averaged_as_the_objective_is(name: str) -> None:
+    batch, far = groups(model()), model(1)
+    found, _ = gradient(batch, far, algorithm=name, kl_coefficient=0.5)
+    trained = model()
+    rows = [logprobs_of(trained, t)[0] for g in batch for t in g.trajectories]
+    with torch.no_grad():
+        away = [logprobs_of(far, t)[0] for g in batch for t in g.trajectories]
+    tokens = sum(map(len, rows))
+    penalty = torch.zeros(())
+    for mine, other in zip(rows, away, strict=True):
+        share = {"grpo": 1 / len(mine) / len(rows), "dr_grpo": 1 / 7 / len(rows), "dapo": 1 / tokens}[name]
+        penalty = penalty + share * ((other - mine).exp() - 1 - (other - mine)).sum()
+    plain = slow_gradient(batch, name)
+    held = torch.autograd.grad(0.5 * penalty, list(trained.parameters()))
+    assert_same(found, [one + two for one, two in zip(plain, held, strict=True)])
+
+
+def test_grpo_holds_to_the_weights_at_the_start_by_its_own_coefficient_unless_told_another() -> None:
+    assert LearnerSettings(algorithm="grpo").kl == 0.001
+    assert LearnerSettings(algorithm="grpo", kl_coefficient=0.0).kl == 0.0
+    assert LearnerSettings(algorithm="dapo").kl == 0.0
+    assert LearnerSettings(algorithm="dapo", kl_coefficient=0.5).kl == 0.5
+
+
+def test_a_group_varies_by_its_sound_trajectories() -> None:
+    assert all(varies(each) for each in groups(model()))
+    silent = group(random.Random(0), (1.0, 1.0, 0.0), model())
+    assert varies(silent)
+    faulty = [*silent.trajectories[:2], replace(silent.trajectories[2], fault="SandboxError: gone")]
+    assert not varies(replace(silent, trajectories=faulty))
+    assert batch_credits([replace(silent, trajectories=faulty)], ALGORITHMS["reinforce_pp"]) == [[0.0, 0.0, 0.0]]
+
+
+def test_trajectories_of_an_engine_of_text_are_refused() -> None:
+    batch = groups(model())
+    first = batch[0].trajectories[0]
+    read = replace(first, segments=tuple(replace(segment, from_text=segment.sampled) for segment in first.segments))
+    text = replace(batch[0], trajectories=[read, *batch[0].trajectories[1:]])
+    with pytest.raises(ConfigError, match="text only"):
+        Learner(model(), LearnerSettings(**PLAIN)).update([text], step=0, total_steps=1, seed=0)

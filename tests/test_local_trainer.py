@@ -29,7 +29,7 @@ from recall.sandbox.base import DEFAULT_OPTIONS, Session, SessionOptions  # noqa
 from recall.store import Run, read_groups  # noqa: E402
 from recall.synth.tasks import ToolTasks  # noqa: E402
 from recall.trainers.local import LocalTrainer, Outcome, open_run  # noqa: E402
-from recall.trainers.metrics import EVENT_FILES, tools_share  # noqa: E402
+from recall.trainers.metrics import tools_share  # noqa: E402
 from recall.trainers.recipe import (  # noqa: E402
     LearnerSettings,
     RolloutSettings,
@@ -38,6 +38,7 @@ from recall.trainers.recipe import (  # noqa: E402
     ValidationSettings,
 )
 from recall.trainers.tasks import RowStream, validation_tasks  # noqa: E402
+from recall.trainers.tracking import EVENT_FILES  # noqa: E402
 from recall.types import RewardResult, Task, Trajectory  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-_SAME = 1e-9
+EQUAL = 1e-9
 """Rewards that differ by no more than this are equal: less is rounding, which a division by std would blow up to 1."""
 
 
@@ -65,6 +65,16 @@ def pass_rate(correct: Sequence[bool]) -> float:
     return sum(correct) / len(correct)
 
 
+def raw_rewards(rewards: Sequence[float]) -> list[float]:
+    """No baseline within the group: [G] the rewards themselves, for algorithms that compare within a batch.
+
+    Raises:
+        ValueError: `rewards` is empty or holds NaN or an infinity.
+    """
+    _all_equal(rewards)
+    return list(rewards)
+
+
 Advantage = Callable[[Sequence[float]], list[float]]
 """[G] rewards of one group to its [G] advantages."""
 
@@ -78,6 +88,7 @@ ADVANTAGES: Mapping[str, Advantage] = MappingProxyType(
         "gspo": _scaled,
         "cispo": _scaled,
         "rloo": rloo_advantages,
+        "none": raw_rewards,
     }
 )
 """The estimator of each algorithm. DAPO (arXiv:2503.14476), GSPO (arXiv:2507.18071) and CISPO (arXiv:2506.13585) share
@@ -89,4 +100,4 @@ def _all_equal(rewards: Sequence[float]) -> bool:
         raise ValueError("no advantages of an empty group")
     if not all(math.isfinite(reward) for reward in rewards):
         raise ValueError(f"rewards must be finite, got {list(rewards)}")
-    return max(rewards) - min(rewards) <= _SAME
+    return max(rewards) - min(rewards) <= EQUAL

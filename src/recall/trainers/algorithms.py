@@ -4,13 +4,16 @@ All of them maximise, over the tokens that the policy sampled, a weighted sum of
 the fields below. Nothing here touches a model.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from recall.advantage import EQUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,16 @@ class Algorithm:
     average: Literal["sequence", "token", "constant"] = "token"
     """`sequence`: mean over trajectories of the mean over their tokens. `token`: mean over all tokens. `constant`: sum
     over tokens, divided by trajectories and by a constant length."""
+    whiten: bool = False
+    """Whether advantages are whitened over a batch, each trajectory counting by its sampled tokens (REINFORCE++)."""
+    kl: float = 0.0
+    """The weight of the divergence from the weights at the start, unless the recipe says another."""
 
 
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
-        # Shao et al. 2024, arXiv:2402.03300
-        "grpo": Algorithm("grpo", average="sequence"),
+        # Shao et al. 2024, arXiv:2402.03300; the KL coefficient is that of the published ReCall
+        "grpo": Algorithm("grpo", average="sequence", kl=0.001),
         # Liu et al. 2025, arXiv:2503.20783: no division by the standard deviation or by the length
         "dr_grpo": Algorithm("dr_grpo", average="constant"),
         # Yu et al. 2025, arXiv:2503.14476: clip higher, token mean
@@ -47,8 +54,31 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "cispo": Algorithm("cispo", clip="detached", clip_low=1.0, clip_high=2.0),
         # Ahmadian et al. 2024, arXiv:2402.14740: REINFORCE with a leave-one-out baseline; log-probabilities are summed
         "rloo": Algorithm("rloo", clip="none", average="constant"),
+        # Hu et al. 2025, arXiv:2501.03262: no baseline but the batch's mean; or the group's mean before it
+        "reinforce_pp": Algorithm("none", average="token", whiten=True),
+        "reinforce_pp_baseline": Algorithm("dr_grpo", average="token", whiten=True),
     }
 )
+
+
+def whitened(advantages: Sequence[float], lengths: Sequence[int]) -> list[float]:
+    """Centre advantages on their mean over the tokens of a batch, and divide them by their standard deviation there.
+
+    Args:
+        advantages: [S] of the trajectories.
+        lengths: [S] sampled tokens of each.
+
+    Returns:
+        [S] advantages; exactly 0.0 where all of them are equal, hence no gradient.
+
+    Source: REINFORCE++, Hu et al. 2025, arXiv:2501.03262, whose batch statistics are over tokens.
+    """
+    total = sum(lengths)
+    if not total or max(advantages) - min(advantages) <= EQUAL:
+        return [0.0] * len(advantages)
+    mean = math.fsum(value * length for value, length in zip(advantages, lengths, strict=True)) / total
+    square = math.fsum((value - mean) ** 2 * length for value, length in zip(advantages, lengths, strict=True)) / total
+    return [(value - mean) / math.sqrt(square) for value in advantages] if square else [0.0] * len(advantages)
 
 
 def token_weights(lengths: Tensor, algorithm: Algorithm, constant_length: int) -> Tensor:

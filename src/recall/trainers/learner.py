@@ -14,16 +14,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recall.advantage import ADVANTAGES
+from recall.advantage import ADVANTAGES, group_advantages
 from recall.errors import ConfigError
 from recall.policy.torch.decoder import Decoder, decoder_for
 from recall.policy.torch.layout import GroupLayout
 from recall.policy.torch.logprobs import token_logprobs
-from recall.trainers.algorithms import Algorithm, surrogate, token_weights
+from recall.trainers.algorithms import Algorithm, surrogate, token_weights, whitened
 from recall.trainers.recipe import LearnerSettings
 from recall.types import Group, Trajectory
 
-__all__ = ["Learner", "LearnerSettings", "credits"]
+__all__ = ["Learner", "LearnerSettings", "batch_credits", "credits", "varies"]
+
+GAPS = ("policy/logprob_gap_max", "policy/logprob_gap_mean")
+"""Metrics of how far the sampler's log-probabilities are from the learner's, nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,28 @@ class _Sample:
         return sum(self.mask)
 
 
+def batch_credits(groups: Sequence[Group], algorithm: Algorithm) -> list[list[float]]:
+    """By group, [G] the advantage of each trajectory, whitened over the batch where the algorithm says so.
+
+    It is 0.0 for a fault of ours, which counts neither in its group nor in the batch.
+    """
+    found = [credits(group, algorithm) for group in groups]
+    if not algorithm.whiten:
+        return found
+    places = [
+        (row, column, sum(trajectory.mask))
+        for row, group in enumerate(groups)
+        for column, trajectory in enumerate(group.trajectories)
+        if trajectory.fault is None
+    ]
+    values = whitened([found[row][column] for row, column, _ in places], [length for _, _, length in places])
+    for (row, column, _), value in zip(places, values, strict=True):
+        found[row][column] = value
+    return found
+
+
 def credits(group: Group, algorithm: Algorithm) -> list[float]:
-    """[G] the advantage of each trajectory; 0.0 for a fault of ours, which does not count in the group either."""
+    """[G] the advantage of each trajectory within its group; 0.0 for a fault of ours, which does not count in it."""
     sound = [number for number, trajectory in enumerate(group.trajectories) if trajectory.fault is None]
     advantages = [0.0] * len(group.trajectories)
     if sound:
@@ -52,6 +75,16 @@ def credits(group: Group, algorithm: Algorithm) -> list[float]:
         for number, value in zip(sound, values, strict=True):
             advantages[number] = value
     return advantages
+
+
+def varies(group: Group) -> bool:
+    """Whether the rewards of a group differ, those of trajectories with a fault of ours left out."""
+    scores = [
+        reward.score
+        for trajectory, reward in zip(group.trajectories, group.rewards, strict=True)
+        if trajectory.fault is None
+    ]
+    return bool(scores) and any(group_advantages(scores))
 
 
 class Learner:
@@ -93,7 +126,8 @@ class Learner:
             fused=True,
         )
         self._reference: Decoder | None = None
-        if settings.kl_coefficient:
+        self._kl = settings.kl
+        if self._kl:
             self._reference = decoder_for((reference or copy.deepcopy(model)).requires_grad_(False))
 
     def update(self, groups: Sequence[Group], *, step: int, total_steps: int, seed: int) -> dict[str, float]:
@@ -108,11 +142,19 @@ class Learner:
 
         Returns:
             Metrics by name; without any `groups/used` nothing was changed.
+
+        Raises:
+            ConfigError: a trajectory came from an engine that returns text only.
         """
+        if any(trajectory.from_text for group in groups for trajectory in group.trajectories):
+            raise ConfigError(
+                "policy: an engine that returns text only cannot be trained on: what it sampled is not known; take "
+                "one that returns token ids"
+            )
         rate = self._rate(step, total_steps)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
-        batch = [(group, credits(group, self.algorithm)) for group in groups]
+        batch = zip(groups, batch_credits(groups, self.algorithm), strict=True)
         rows = [_samples(group, advantages) for group, advantages in batch if any(advantages)]
         rows = [row for row in rows if row]
         metrics = {
@@ -132,8 +174,9 @@ class Learner:
                 seen = self._step([rows[number] for number in part], corrections)
                 if not updates:
                     # Later the weights are no longer those that sampled, so the gap would not be the engine's.
-                    metrics["policy/logprob_gap_max"] = seen["policy/logprob_gap_max"]
-                del seen["policy/logprob_gap_max"]
+                    metrics |= {name: seen[name] for name in GAPS}
+                for name in GAPS:
+                    del seen[name]
                 sums = {name: sums.get(name, 0.0) + value for name, value in seen.items()}
                 updates += 1
         return metrics | {name: value / updates for name, value in sums.items()}
@@ -191,6 +234,7 @@ class Learner:
         )
         sequence = torch.tensor([row[3] for row in flat], device=self._device)
         engine_gap = (logprobs.detach() - old).abs()
+        averages = weights
         if corrections is not None:
             mine = torch.cat([corrections[id(sample)] for sample in samples])
             weights = weights * (mine - old).exp().clamp(max=self.settings.importance_cap)
@@ -207,6 +251,7 @@ class Learner:
             "policy/ratio_mean": terms.ratio.sum() * share,
             "policy/kl_old": (change.exp() - 1 - change).sum() * share,
             "policy/logprob_gap_max": engine_gap.max(),
+            "policy/logprob_gap_mean": engine_gap.sum() * share,
         }
         if self.settings.entropy_coefficient:
             loss = loss - self.settings.entropy_coefficient * entropy.sum() * share
@@ -214,9 +259,10 @@ class Learner:
             with torch.no_grad():
                 reference, _ = self._logprobs(self._reference, layout, index, targets, with_entropy=False)
             difference = reference - logprobs
-            kl = (difference.exp() - 1 - difference).sum() * share
-            loss = loss + self.settings.kl_coefficient * kl
-            seen["policy/kl_reference"] = kl.detach()
+            kl = difference.exp() - 1 - difference
+            # Averaged as the objective is, as other trainers do.
+            loss = loss + self._kl * (kl * averages).sum()
+            seen["policy/kl_reference"] = kl.detach().sum() * share
         return loss, seen
 
     def _layout(self, groups: Sequence[Sequence[_Sample]]) -> tuple[GroupLayout, Tensor, Tensor]:

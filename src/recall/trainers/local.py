@@ -23,7 +23,7 @@ from recall.evaluation.play import seed_of, success, success_by_kind
 from recall.evaluation.splits import has_splits
 from recall.store import Run, checkpoint_step
 from recall.trainers.curriculum import share_in_band
-from recall.trainers.learner import Learner, credits
+from recall.trainers.learner import Learner, batch_credits, varies
 from recall.trainers.metrics import MetricsLog, rollout_metrics, tools_share
 from recall.trainers.recipe import TrainRecipe
 from recall.trainers.tasks import check_room, first_of_each, prompt_tokens, training_tasks, validation_tasks
@@ -93,7 +93,7 @@ class LocalTrainer:
         if resume and (run.path / SUMMARY).exists():
             raise ConfigError(f"{run.path}: the run is finished; there is nothing to resume")
         checkpoint = run.latest_checkpoint() if resume else None
-        self.log = MetricsLog(run, tensorboard=recipe.tensorboard)
+        self.log = MetricsLog(run, tensorboard=recipe.tensorboard, recipe=recipe)
         torch.manual_seed(recipe.seed)  # a new adapter starts from random weights
         loaded = load(recipe.policy, checkpoint)
         self.model, self.tokenizer, self.renderer = loaded.model, loaded.tokenizer, loaded.renderer
@@ -108,7 +108,7 @@ class LocalTrainer:
         self.player, self.policy = self._local.player, self._local.policy
         temperature = recipe.rollout.temperature
         # On a resume the model is no longer what the run started from.
-        start = load(recipe.policy).model if recipe.learner.kl_coefficient else None
+        start = load(recipe.policy).model if recipe.learner.kl else None
         self.learner = Learner(self.model, recipe.learner, temperature=temperature, dtype=loaded.dtype, reference=start)
         self.tasks, self.curriculum = training_tasks(recipe, self._fits)
         settings, by_split = recipe.validation, has_splits(recipe.tasks.source)
@@ -203,7 +203,7 @@ class LocalTrainer:
         recipe, started = self.recipe, time.perf_counter()
         groups, spare = await self._play(step, self.tasks.at(step, recipe.rollout.groups), 0), list[Group]()
         for extra in range(1, recipe.rollout.resample + 1):
-            taught = [any(credits(group, self.learner.algorithm)) for group in groups]
+            taught = [varies(group) for group in groups]
             if all(taught):
                 break
             mixed = list(compress(groups, taught))
@@ -225,7 +225,7 @@ class LocalTrainer:
         self.curriculum.observe(met)
         self.progress.trajectories += sum(len(group.trajectories) for group in groups)
         if recipe.save_trajectories:
-            advantages = [credits(group, self.learner.algorithm) for group in groups]
+            advantages = batch_credits(groups, self.learner.algorithm)
             self.run.write_groups(step + 1, groups, advantages=advantages)
         ended = time.perf_counter()
         return {

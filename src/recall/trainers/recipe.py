@@ -56,7 +56,7 @@ class LearnerSettings(Settings):
     """How weights are updated."""
 
     algorithm: str = "dapo"
-    """One of grpo, dr_grpo, dapo, gspo, cispo, rloo."""
+    """One of grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp, reinforce_pp_baseline."""
     learning_rate: float = Field(default=2.4e-3, gt=0)
     """AdamW's, before its rise and its fall are multiplied in."""
     warmup_steps: int = Field(default=200, ge=0)
@@ -84,8 +84,9 @@ class LearnerSettings(Settings):
     """Overrides the algorithm's upper clip."""
     constant_length: int = Field(default=256, ge=1)
     """The length that dr_grpo and rloo divide by, in tokens."""
-    kl_coefficient: float = Field(default=0.0, ge=0)
-    """Weight of the divergence from the weights at the start (k3, Schulman 2020)."""
+    kl_coefficient: float | None = Field(default=None, ge=0)
+    """Weight of the divergence from the weights at the start (k3, Schulman 2020); none takes the algorithm's own, 0.001
+    with grpo and 0 with the others."""
     entropy_coefficient: float = 0.01
     """Weight of the mean entropy of the sampled tokens, added to the objective."""
     importance_cap: float | None = Field(default=None, gt=0)

@@ -159,17 +159,17 @@ def _actor(recipe: TrainRecipe) -> dict[str, Any]:
         f"{actor}.fsdp_config.seed": recipe.seed,
         f"{actor}.fsdp_config.param_offload": verl.offload_weights,
         f"{actor}.fsdp_config.optimizer_offload": verl.offload_optimizer,
-        f"{actor}.use_kl_loss": learner.kl_coefficient > 0,
+        f"{actor}.use_kl_loss": learner.kl > 0,
     }
     whole = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     if dtype == "float32":  # otherwise verl computes in bfloat16 whatever the weights are
         found[f"+{actor}.fsdp_config.mixed_precision"] = whole
-    if learner.kl_coefficient:
+    if learner.kl:
         ref = "actor_rollout_ref.ref"
         if dtype == "float32":
             found[f"+{ref}.fsdp_config.mixed_precision"] = whole
         found |= {
-            f"{actor}.kl_loss_coef": learner.kl_coefficient,
+            f"{actor}.kl_loss_coef": learner.kl,
             f"{actor}.kl_loss_type": "low_var_kl",  # k3, Schulman 2020
             f"{ref}.log_prob_max_token_len_per_gpu": _logprob_tokens(recipe),
             f"{ref}.fsdp_config.param_offload": verl.offload_reference,
