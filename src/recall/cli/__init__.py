@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "nano pretrain": Command(
             "recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"
         ),
+        "replay": Command("recall.cli.replay", "Replay", "Score trajectories again, run their calls again, compare runs"),
         "retriever build": Command("recall.cli.retriever", "Build", "Build an index over a corpus of passages"),
         "retriever inspect": Command("recall.cli.retriever", "Inspect", "Say what is in an index, and check its files"),
         "retriever search": Command("recall.cli.retriever", "Search", "Search an index, or a service"),

@@ -4,10 +4,10 @@ An index is brought up to date in the background when somebody looks at its run,
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from recall.store import write_atomic
 from recall.viewer.index.fetch import group_rows, trajectories
 from recall.viewer.index.find import Filter, alive, brief, facets, find, task_number
 from recall.viewer.index.index import RunIndex, Snapshot
+from recall.viewer.index.pairs import pairs
 from recall.viewer.window import evaluations
 from recall.viewer.window.folder import NOTE, Entry, Folder, read_note
 from recall.viewer.window.health import health
@@ -178,18 +179,12 @@ class Views:
 
     def pair(self, name: str, other: str, split: str = "") -> dict[str, Any]:
         """The tasks that two runs both played, and which of the two did better on each, at their last steps."""
-        sides = [_by_task(self.index(each), split) for each in (name, other)]
-        common = [task for task in sides[0] if task in sides[1]]
-        rows = []
-        for task in common:
-            first, second = (side[task] for side in sides)
-            rows.append({"task": task, "first": first, "second": second, "gap": second["rate"] - first["rate"]})
-        rows.sort(key=lambda row: (-abs(row["gap"]), row["task"]))
+        found = pairs(self.index(name), self.index(other), split)
         return {
-            "common": len(common),
-            "better": sum(row["gap"] > 0 for row in rows),
-            "worse": sum(row["gap"] < 0 for row in rows),
-            "rows": rows[:300],
+            "common": len(found),
+            "better": sum(pair.gap > 0 for pair in found),
+            "worse": sum(pair.gap < 0 for pair in found),
+            "rows": [{**asdict(pair), "gap": pair.gap} for pair in found[:300]],
         }
 
     def evaluation(self, name: str) -> dict[str, Any]:
@@ -294,31 +289,6 @@ def _read(index: Snapshot, rows: Sequence[int]) -> list[dict[str, Any]]:
         return trajectories(index, rows)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the trajectory cannot be read: {error}") from error
-
-
-def _by_task(index: Snapshot, split: str) -> dict[str, Mapping[str, Any]]:
-    """Of each task, what its trajectories of the last step that played it come to."""
-    mask = alive(index)
-    if split:
-        if split not in index.splits:
-            raise ConfigError(f"split: {split!r} is not accepted; here are {', '.join(index.splits)}")
-        mask &= index.columns["split"] == index.splits.index(split)
-    rows = np.flatnonzero(mask)
-    task, step = index.columns["task"][rows], index.columns["step"][rows]
-    last = np.full(int(task.max(initial=0)) + 1, -1, np.int64)
-    np.maximum.at(last, task, step)
-    rows = rows[step == last[task]]
-    with index.database() as database:
-        names = dict(database.execute("select id, name from task"))
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows.tolist():
-        name = names[int(index.columns["task"][row])]
-        each = found.setdefault(name, {"row": row, "step": int(index.columns["step"][row]), "count": 0, "right": 0})
-        each["count"] += 1
-        each["right"] += int(index.columns["correct"][row])
-    for each in found.values():
-        each["rate"] = each["right"] / each["count"]
-    return dict(found)
 
 
 def _reward_name(run: Path) -> str:
