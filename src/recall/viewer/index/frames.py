@@ -71,11 +71,11 @@ def iter_lines(path: Path, ending: Ending) -> Iterator[tuple[Place, bytes]]:
             except zstandard.ZstdError as error:
                 ending.problem = f"is damaged: {error}"
                 return
+            if not decoder.eof:
+                ending.problem = "is cut short"
+                return
             if held:
                 ending.problem = "ends in the middle of a line"
-            if not decoder.eof:
-                ending.problem = ending.problem or "is cut short"
-                return
             chunk = decoder.unused_data
             frame = read - len(chunk)
             if not chunk:

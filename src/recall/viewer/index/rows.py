@@ -216,7 +216,7 @@ def _row(line: Any) -> Row:
         tuple(dict.fromkeys(call.name for call in line.calls if call.name)),
         line.reward.parts,
         "".join(words)[:MAX_WORDS],
-        "" if line.changes != b"" else "changes",
+        "" if bytes(line.changes) else "changes",
     )
 
 
