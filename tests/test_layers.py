@@ -24,13 +24,14 @@ LAYERS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("synth", "viewer"), (6, 0)),
     **dict.fromkeys(("evaluation", "nano", "preflight", "replay"), (6, 1)),
     **dict.fromkeys(("inference", "trainers"), (6, 2)),
+    "doctor": (6, 3),
     "cli": (7,),
 }
 """The layer of each module or package directly under `recall`; a package's own modules may import each other.
 
 Two layers have an order within: in layer 1 `tool_calls` finds answers with `answers`, and in layer 6 what reads and
 writes rows comes first, then what makes or shows data, then what plays episodes, then `trainers`, which learn from what
-was played. Imports point strictly downward in this order too, so two units of one place know nothing of each other.
+was played, then `doctor`, which looks at their recipes. Imports point strictly downward in this order too, so two units of one place know nothing of each other.
 """
 
 ENGINES = {

@@ -1,7 +1,7 @@
 """One episode played without a model: the task's reference program, or a call of every tool, in the renderer's words.
 
-What is said goes through the renderer and the parser, and calls run where the run's will, so a rehearsal comes to what a
-policy that knows the way would.
+What is said goes through the renderer and the parser, and calls run where the run's will, so a rehearsal comes to what
+a policy that knows the way would.
 """
 
 import json
@@ -70,9 +70,10 @@ class Rehearsal:
         calls = [call for call in parse_turn(text).calls if isinstance(call, ToolCall)]
         ids = tuple(self._renderer.call_turn(calls) if calls else self._renderer.turn(text))
         written = ids[: sampling.max_tokens]
-        reason = "stop" if len(written) == len(ids) else "length"
-        self.completions.append(Completion(written, (0.0,) * len(written), reason))
-        return self.completions[-1]
+        whole = len(written) == len(ids)
+        completion = Completion(written, (0.0,) * len(written), "stop" if whole else "length")
+        self.completions.append(completion)
+        return completion
 
     def end(self, episode_id: str) -> None:
         """See `Policy`."""

@@ -19,14 +19,8 @@ _OUR_FAULT = re.compile(
     r"error: (?:NameError|ImportError|ModuleNotFoundError|SyntaxError|AttributeError|IndentationError)"
 )
 """How a tool fails whatever it is called with."""
-_BROKEN = (
-    CallStatus.MALFORMED,
-    CallStatus.UNKNOWN_TOOL,
-    CallStatus.CRASHED,
-    CallStatus.TIMEOUT,
-    CallStatus.STATE_LOST,
-    CallStatus.OVER_LIMIT,
-)
+_BROKEN = frozenset(CallStatus) - {CallStatus.OK, CallStatus.EXCEPTION, CallStatus.BAD_ARGUMENTS}
+"""How no call ends that a tool could take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +97,17 @@ def check_length(played: Sequence[Rehearsed], limits: Limits) -> Finding:
             kind = "reference program" if one.task.reference else "call of each tool"
             return wrong(
                 "length",
-                f"the {kind} of task {one.task.id!r} ends at {one.good.stop_reason.value}, after {one.good.turns} turns "
-                f"and {len(one.good.token_ids)} tokens",
+                f"the {kind} of task {one.task.id!r} ends at {one.good.stop_reason.value}, after {one.good.turns} "
+                f"turns and {len(one.good.token_ids)} tokens",
                 cost="tasks that no policy can solve, however well it is trained",
                 cure=f"raise rollout.limits.{setting}",
             )
     longest = max((len(one.good.token_ids) for one in played), default=0)
     turns = max((one.good.turns for one in played), default=0)
-    return ok(
-        "length", f"{len(played)} rehearsals end within the limits; the longest takes {longest} tokens, {turns} turns"
-    )
+    return ok("length", f"{len(played)} rehearsals end within the limits, of up to {longest} tokens and {turns} turns")
 
 
-def check_tools(played: Sequence[Rehearsed], tools_of: Callable[[Task], int] = lambda task: len(task.tools)) -> Finding:
+def check_tools(played: Sequence[Rehearsed]) -> Finding:
     """Tools execute: the calls of reference programs work, and no tool fails whatever it is called with."""
     calls = 0
     for one in played:
@@ -128,9 +120,7 @@ def check_tools(played: Sequence[Rehearsed], tools_of: Callable[[Task], int] = l
             )
         for call in one.good.calls:
             calls += 1
-            bad = call.status in (*_BROKEN, CallStatus.UNKNOWN_TOOL, CallStatus.MALFORMED) or _OUR_FAULT.match(
-                call.result
-            )
+            bad = call.status in _BROKEN or _OUR_FAULT.match(call.result) is not None
             if one.task.reference:
                 bad = bad or (call.status is not CallStatus.OK and not _is_retried(one.task, call.name))
             if bad:
@@ -141,7 +131,7 @@ def check_tools(played: Sequence[Rehearsed], tools_of: Callable[[Task], int] = l
                     cost="a policy that is trained against a broken tool, and learns to leave it alone",
                     cure="mend the tool's source in the row (extra_info.env), or leave the row out",
                 )
-    offered = sum(tools_of(one.task) for one in played)
+    offered = sum(len(one.task.tools) for one in played)
     return ok("tools", f"{calls} calls in {len(played)} tasks with {offered} tools ran as they should")
 
 
