@@ -31,7 +31,8 @@ LAYERS: dict[str, tuple[int, ...]] = {
 
 Two layers have an order within: in layer 1 `tool_calls` finds answers with `answers`, and in layer 6 what reads and
 writes rows comes first, then what makes or shows data, then what plays episodes, then `trainers`, which learn from what
-was played, then `doctor`, which looks at their recipes. Imports point strictly downward in this order too, so two units of one place know nothing of each other.
+was played, then `doctor`, which looks at their recipes. Imports point strictly downward in this order too, so two
+units of one place know nothing of each other.
 """
 
 ENGINES = {

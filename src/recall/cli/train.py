@@ -34,6 +34,8 @@ class Train(TrainRecipe):
     """A run directory to go on with, by its own recipe."""
     dry_run: bool = False
     """With the engine verl, print its command and start nothing."""
+    doctor: bool = True
+    """Look first for what would go wrong, as recall doctor does, and start nothing where something would."""
     ray_address: str = ""
     """With the engine verl, the Ray cluster to run on; the same as cluster.ray_address."""
 
@@ -51,6 +53,8 @@ class Train(TrainRecipe):
             cluster = recipe.cluster.model_copy(update={"ray_address": self.ray_address})
             recipe = recipe.model_copy(update={"cluster": cluster})
         if recipe.engine == "verl":
+            if self.doctor and self.resume is None and not self.dry_run and self._doctor_objects(recipe, path):
+                return 1
             from recall.cli.train_verl import train_on_verl
 
             return train_on_verl(recipe, path, resume=self.resume is not None, dry_run=self.dry_run)
@@ -63,8 +67,15 @@ class Train(TrainRecipe):
             )
         return self._train_here(recipe, path)
 
+    def _doctor_objects(self, recipe: TrainRecipe, path: Path) -> bool:
+        from recall.cli.doctor import examined_first
+
+        return examined_first(recipe, path) != 0
+
     def _train_here(self, recipe: TrainRecipe, path: Path) -> int:
         calm_allocator()
+        if self.doctor and self.resume is None and self._doctor_objects(recipe, path):
+            return 1
         from rich.console import Console
 
         from recall.trainers.local import LocalTrainer, open_run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from recall.doctor import dialogue, engine, machine, tasks
 from recall.doctor.dialogue import Writer
-from recall.doctor.findings import Finding, ok, skipped, wrong
+from recall.doctor.findings import Finding, ok, refused, skipped, wrong
 from recall.environment import ToolEnvironments
 from recall.errors import ConfigError, RolloutError
 from recall.evaluation.local import LocalPlayer, load
@@ -44,22 +44,21 @@ async def examine(recipe: TrainRecipe, directory: Path, *, ports: Sequence[int] 
         renderer = cast(Writer, build(tokenizer, recipe.policy.dialect, recipe.policy.template))
         stream, _ = training_tasks(recipe)
         some = stream.sample(SAMPLED_TASKS)
+        get(recipe.reward)
     except ConfigError as fault:
-        yield wrong("recipe", str(fault), cost="nothing: the run would not have started", cure="mend what it says")
+        yield refused("recipe", str(fault))
         return
     yield _template(renderer, tokenizer)
     try:
         for finding in _renderer(renderer, some):
             yield finding
-        yield tasks.check_budget(some, renderer, recipe.rollout.limits, _context(source))
+        room = tasks.check_budget(some, renderer, recipe.rollout.limits, _context(source))
+        yield room
     except (ConfigError, ValueError) as fault:
-        yield wrong(
-            "dialect",
-            f"{recipe.policy.dialect!r} has no words for these tasks: {fault}",
-            cost="nothing: the first episode would have failed",
-            cure="choose another dialect (policy.dialect), or other tasks",
-        )
+        yield refused("dialect", f"{recipe.policy.dialect!r} has no words for these tasks: {fault}")
         return
+    if room.state == "wrong":
+        return  # no episode could be played
     async for finding in _rehearse(recipe, renderer, some):
         yield finding
     async for finding in _sample(recipe, stream.at):
@@ -110,7 +109,7 @@ async def _rehearse(recipe: TrainRecipe, renderer: Writer, some: Sequence[Task])
     try:
         sandbox = settings.open_with_search()
     except ConfigError as fault:
-        yield wrong("sandbox", str(fault), cost="nothing: the run would not have started", cure="mend what it says")
+        yield refused("sandbox", str(fault))
         return
     options = SessionOptions(settings.profile, transactional=settings.transactional)
     try:
@@ -158,8 +157,11 @@ async def _sample(recipe: TrainRecipe, tasks_at: Callable[[int, int], list[Task]
                 sampling=sampling,
                 seed=recipe.seed,
             )
-    except (ConfigError, RolloutError) as fault:
-        yield wrong("engine", str(fault), cost="nothing: the run would not have started", cure="mend what it says")
+    except ConfigError as fault:
+        yield refused("engine", str(fault))
+        return
+    except RolloutError as fault:
+        yield wrong("engine", str(fault), cost="a run that fails at its first step", cure="mend what it says")
         return
     yield engine.check_faults(groups)
     yield engine.check_parsed(groups)

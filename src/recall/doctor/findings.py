@@ -19,6 +19,8 @@ class Finding:
     """Of what is wrong: what it would have cost."""
     cure: str = ""
     """Of what is wrong: how to mend it."""
+    refused: bool = False
+    """Of what is wrong: a run would refuse to start for it anyway, in words of its own."""
 
     def line(self) -> str:
         """The line to print."""
@@ -36,6 +38,11 @@ def ok(check: str, found: str) -> Finding:
 def wrong(check: str, found: str, *, cost: str, cure: str) -> Finding:
     """Something is not."""
     return Finding(check, "wrong", found, cost, cure)
+
+
+def refused(check: str, why: str) -> Finding:
+    """Something is not, and no run would start with it."""
+    return Finding(check, "wrong", why, "nothing: the run would not have started", "mend what it says", refused=True)
 
 
 def skipped(check: str, why: str) -> Finding:

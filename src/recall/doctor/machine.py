@@ -30,7 +30,10 @@ def check_versions(
     """
     from packaging.requirements import Requirement
 
-    needed = requirements if requirements is not None else metadata.requires("recall") or []
+    try:
+        needed = requirements if requirements is not None else metadata.requires("recall") or []
+    except metadata.PackageNotFoundError:
+        return skipped("versions", "ReCall runs from its source and says nothing of what it needs")
     seen = []
     for line in needed:
         requirement = Requirement(line)

@@ -65,17 +65,17 @@ def check_budget(tasks: Sequence[Task], renderer: Renderer, limits: Limits, cont
     cost = "episodes that end at the limit before they can answer, all with the same reward, so nothing is learned"
     if context is not None and limits.max_tokens > context:
         found = f"max_tokens is {limits.max_tokens}, and the model reads {context} tokens"
-        return wrong("budget", found, cost="an engine that fails in mid-run", cure=f"set it to at most {context}")
+        cure = f"set rollout.limits.max_tokens to at most {context}"
+        return Finding("budget", "wrong", found, "an engine that fails in mid-run", cure, refused=True)
     longest, name = max((len(renderer.prompt([Message("user", task.question)], task.tools)), task.id) for task in tasks)
     needed = longest + limits.max_turn_tokens
     if needed > limits.max_tokens:
-        return wrong(
-            "budget",
+        found = (
             f"the prompt of task {name!r} has {longest} tokens and a turn may take {limits.max_turn_tokens}, and "
-            f"max_tokens is {limits.max_tokens}",
-            cost=cost,
-            cure=f"set rollout.limits.max_tokens to at least {needed}",
+            f"max_tokens is {limits.max_tokens}"
         )
+        cure = f"set rollout.limits.max_tokens to at least {needed}"
+        return Finding("budget", "wrong", found, cost, cure, refused=True)
     return ok(
         "budget", f"the longest of {len(tasks)} prompts has {longest} tokens, of {limits.max_tokens} for an episode"
     )
