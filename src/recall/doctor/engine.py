@@ -14,6 +14,7 @@ MOST_ROUNDS = 4
 """So often more tasks are sampled where no group has any variance: early on, most groups have none."""
 MOST_COMPARED = 4
 """Trajectories whose log-probabilities are computed again."""
+_NOT_MADE = (CallStatus.MALFORMED, CallStatus.UNKNOWN_TOOL)
 FLOAT32_NATS, BFLOAT16_NATS = 2e-3, 0.5
 """The largest difference that rounding explains; measured on nano it is 2e-5 in float32."""
 
@@ -33,11 +34,11 @@ async def sample_groups(
 
 
 def check_parsed(groups: Sequence[Group]) -> Finding:
-    """The policy makes calls, and at least one is parsed."""
+    """The policy makes calls, and at least one is parsed and names a tool."""
     if not any(group.task.tools for group in groups):
         return skipped("parsed calls", "no task has tools")
     calls = [call for group in groups for trajectory in group.trajectories for call in trajectory.calls]
-    malformed = sum(call.status is CallStatus.MALFORMED for call in calls)
+    malformed = sum(call.status in _NOT_MADE for call in calls)
     episodes = sum(len(group.trajectories) for group in groups)
     if len(calls) > malformed:
         return ok("parsed calls", f"{len(calls) - malformed} of {len(calls)} calls in {episodes} episodes are parsed")
@@ -134,4 +135,4 @@ def _varies(group: Group) -> bool:
 
 def _parsed(groups: Sequence[Group]) -> bool:
     calls = (call for group in groups for trajectory in group.trajectories for call in trajectory.calls)
-    return any(call.status is not CallStatus.MALFORMED for call in calls)
+    return any(call.status not in _NOT_MADE for call in calls)
