@@ -30,7 +30,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LEFT_OUT = {
     "train", "eval", "run", "nano pretrain", "sandbox serve", "synth llm", "synth paraphrase", "data download",
     "data corpus", "data qa", "retriever build", "retriever inspect", "retriever search", "retriever serve", "eval qa",
-    "eval compare", "eval bfcl", "eval bfcl compare", "synth bfcl", "serve", "view", "replay",
+    "eval compare", "eval bfcl", "eval bfcl compare", "synth bfcl", "serve", "view", "replay", "doctor",
 }  # fmt: skip
 """Commands that train, load a model, serve, or need what is not here (a network, a corpus). Their settings are
 read here, and they are run by their own tests."""
