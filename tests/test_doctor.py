@@ -18,6 +18,7 @@ from recall.doctor.findings import Finding
 from recall.doctor.rehearsal import rehearse
 from recall.doctor.tasks import Rehearsed
 from recall.environment import Limits, ToolEnvironments
+from recall.evaluation.bfcl.training.dialogue import LATER, with_dialogue
 from recall.evaluation.local import NANO_LIMITS, LocalPlayer, PolicySettings, SandboxSettings, load
 from recall.renderer import ChatMLRenderer, NativeRenderer, ResearchRenderer
 from recall.rewards import get
@@ -394,6 +395,14 @@ def test_a_rehearsal_writes_what_the_policy_would_and_no_more() -> None:
     assert [s.token_ids for s in trajectory.segments if s.sampled] == [c.token_ids for c in written]
     assert all(isinstance(c, Completion) and c.finish_reason == "stop" for c in written)
     assert isinstance(RECALL.parse(written[0].token_ids), AssistantTurn)
+
+
+def test_a_rehearsal_goes_on_while_the_user_has_more_to_say() -> None:
+    task = replace(TASKS[0], extra={LATER: ["And now?", "Sure?"]})
+    environments = with_dialogue(ToolEnvironments(InProcessSandbox(), LIMITS))
+    (one,) = asyncio.run(tasks.rehearse_all([task], environments, RECALL, LIMITS))
+    assert (one.good.turns, one.bad.turns) == (PLAYED[0].good.turns + 2, 3)
+    assert tasks.check_reward([one], get("exact"), "exact").state == "ok"
 
 
 QUICK = (

@@ -9,6 +9,7 @@ from recall.doctor.dialogue import Writer
 from recall.doctor.findings import Finding, ok, refused, skipped, wrong
 from recall.environment import ToolEnvironments
 from recall.errors import ConfigError, RolloutError
+from recall.evaluation.bfcl.training.dialogue import with_dialogue
 from recall.evaluation.local import LocalPlayer, load
 from recall.renderer import Renderer, build
 from recall.rewards import get
@@ -107,14 +108,15 @@ def _renderer(renderer: Writer, some: Sequence[Task]) -> list[Finding]:
 async def _rehearse(recipe: TrainRecipe, renderer: Writer, some: Sequence[Task]) -> AsyncIterator[Finding]:
     settings, limits = recipe.sandbox, recipe.rollout.limits
     try:
-        sandbox = settings.open_with_search()
+        sandbox = settings.open_all()
     except ConfigError as fault:
         yield refused("sandbox", str(fault))
         return
     options = SessionOptions(settings.profile, transactional=settings.transactional)
     try:
         step = max(1, len(some) // tasks.MOST_REHEARSED)
-        played = await tasks.rehearsals(some[::step], ToolEnvironments(sandbox, limits, options), renderer, limits)
+        environments = with_dialogue(ToolEnvironments(sandbox, limits, options))
+        played = await tasks.rehearsals(some[::step], environments, renderer, limits)
     finally:
         await sandbox.close()
     if isinstance(played, Finding):

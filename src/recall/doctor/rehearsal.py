@@ -38,6 +38,7 @@ class Rehearsal:
     def __init__(self, env: Environment, renderer: Writer, script: Script) -> None:
         self._env, self._renderer, self._script = env, renderer, script
         self._results: list[str] | None = None
+        self._last = ""
         self.completions: list[Completion] = []
         """What was written, in order."""
 
@@ -66,7 +67,11 @@ class Rehearsal:
 
     async def sample(self, prompt_ids: Sequence[int], sampling: Sampling, *, episode_id: str) -> Completion:
         """The next turn of the script, cut where the sampling says."""
-        text = next(self._script) if self._results is None else self._script.send(format_results(self._results))
+        try:
+            text = next(self._script) if self._results is None else self._script.send(format_results(self._results))
+        except StopIteration:
+            text = self._last  # a user who has more to say hears the same again
+        self._last = text
         calls = [call for call in parse_turn(text).calls if isinstance(call, ToolCall)]
         ids = tuple(self._renderer.call_turn(calls) if calls else self._renderer.turn(text))
         written = ids[: sampling.max_tokens]

@@ -38,9 +38,10 @@ class PolicySettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """What it computes in: float32 on the CPU, bfloat16 on CUDA unless said otherwise."""
     dialect: str = "recall"
-    """How tools are called; see the renderer."""
+    """How tools are called: `recall`, `research`, or `native`, the model's own chat template; see docs/renderers.md."""
     template: Path | None = None
-    """A system prompt with `{func_schemas}` in the place of ReCall's own."""
+    """A prompt from a file: a system message, with `{func_schemas}` where the schemas go; for `native` a chat template
+    where its name ends in .jinja."""
     lora_rank: int = Field(default=0, ge=0)
     """Train a LoRA adapter of this rank instead of the weights; 0 trains the weights."""
     max_batch: int = Field(default=256, ge=1)
