@@ -14,6 +14,7 @@ from fakes import InProcessSandbox, chatml_tokenizer, tool
 from native_models import MODELS, TEMPLATES, tokenizer_of
 from recall.cli import main
 from recall.doctor import dialogue, engine, machine, tasks
+from recall.doctor.examine import examine
 from recall.doctor.findings import Finding
 from recall.doctor.rehearsal import rehearse
 from recall.doctor.tasks import Rehearsed
@@ -24,7 +25,7 @@ from recall.renderer import ChatMLRenderer, NativeRenderer, ResearchRenderer
 from recall.rewards import get
 from recall.store import Run
 from recall.synth.tasks import ToolTasks
-from recall.trainers.recipe import TrainRecipe
+from recall.trainers.recipe import TaskSource, TrainRecipe
 from recall.types import (
     AssistantTurn,
     CallStatus,
@@ -423,7 +424,7 @@ def test_the_command_has_a_line_for_each_check_and_a_status(capsys: pytest.Captu
 
 
 def test_the_command_fails_for_a_recipe_with_a_fault(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", f"--policy.model={tiny_model}", *QUICK[1:5]]) == 1
+    assert main(["doctor", f"--policy.model={tiny_model}", *QUICK[1:], "--rollout.group_size=2"]) == 1
     out = capsys.readouterr().out
     assert "wrong    parsed calls" in out
     assert "wrong    variance" in out
@@ -431,11 +432,23 @@ def test_the_command_fails_for_a_recipe_with_a_fault(tiny_model: Path, capsys: p
     assert "wrong    budget" in capsys.readouterr().out
 
 
+def test_tasks_that_come_without_end_are_looked_at_too(tmp_path: Path) -> None:
+    recipe = TrainRecipe(tasks=TaskSource(source="procedural", recipe="nano"))
+
+    async def first(check: str) -> Finding:
+        async for finding in examine(recipe, tmp_path):
+            if finding.check == check:
+                return finding
+        raise AssertionError(f"no check {check!r}")
+
+    assert asyncio.run(first("budget")).found.startswith("the longest of 64 prompts")
+
+
 def test_training_starts_nothing_that_the_doctor_advises_against(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert main(["train", *QUICK, f"--policy.model={tiny_model}", f"--run={run}"]) == 1
+    assert main(["train", *QUICK, "--rollout.group_size=2", f"--policy.model={tiny_model}", f"--run={run}"]) == 1
     said = capsys.readouterr()
     assert "wrong    parsed calls" in said.out
     assert "--doctor false" in said.err

@@ -15,7 +15,7 @@ from recall.renderer import Renderer, build
 from recall.rewards import get
 from recall.sandbox.base import SessionOptions
 from recall.trainers.recipe import TrainRecipe
-from recall.trainers.tasks import training_tasks
+from recall.trainers.tasks import prompt_tokens, training_tasks
 from recall.types import Sampling, Task, ToolSpec
 
 if TYPE_CHECKING:
@@ -43,8 +43,12 @@ async def examine(recipe: TrainRecipe, directory: Path, *, ports: Sequence[int] 
         trained = 0 if recipe.policy.lora_rank else machine.parameters_of(source)
         yield machine.check_disk(directory, machine.run_bytes(recipe, trained))
         renderer = cast(Writer, build(tokenizer, recipe.policy.dialect, recipe.policy.template))
-        stream, _ = training_tasks(recipe)
-        some = stream.sample(SAMPLED_TASKS)
+        limits = recipe.rollout.limits
+        stream, _ = training_tasks(
+            recipe, lambda task: prompt_tokens(task, renderer) + limits.max_turn_tokens <= limits.max_tokens
+        )
+        # Tasks that come without end are passed over where they do not fit, so there are none to look at beforehand.
+        some = stream.sample(SAMPLED_TASKS) or stream.at(0, SAMPLED_TASKS)
         get(recipe.reward)
     except ConfigError as fault:
         yield refused("recipe", str(fault))
@@ -55,7 +59,7 @@ async def examine(recipe: TrainRecipe, directory: Path, *, ports: Sequence[int] 
             yield finding
         room = tasks.check_budget(some, renderer, recipe.rollout.limits, _context(source))
         yield room
-    except (ConfigError, ValueError) as fault:
+    except ConfigError as fault:
         yield refused("dialect", f"{recipe.policy.dialect!r} has no words for these tasks: {fault}")
         return
     if room.state == "wrong":

@@ -222,7 +222,7 @@ async def rehearsals(
     """The tasks as they were played, or why they could not be."""
     try:
         return await rehearse_all(tasks[:MOST_REHEARSED], environment, renderer, limits)
-    except (ConfigError, ValueError) as fault:
+    except ConfigError as fault:
         return wrong(
             "rehearsal",
             f"a task cannot be played without a model: {fault}",
