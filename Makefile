@@ -14,7 +14,7 @@ BFCL_STAMP := $(BFCL_VENV)/.installed
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-bfcl test-mutations check bench bench-trl
+.PHONY: help setup train test test-window test-bfcl test-mutations check bench bench-trl
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,7 +25,7 @@ setup: $(STAMP) ## make .venv with everything that training and the checks need
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet -e '.[train,serve,retriever,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[train,serve,retriever,view,mcp,tracking,dev]'
 	@touch $@
 
 train: $(STAMP) ## train on the built-in tasks; RUN=runs/NAME, ARGS="--key value ..."
@@ -37,6 +37,9 @@ test: $(STAMP) ## run the tests
 test-bfcl: $(STAMP) $(BFCL_STAMP) ## run the tests that need the leaderboard's own checkers, and time all of it
 	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python -m pytest -q tests/test_bfcl_official.py $(ARGS)
 	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python benchmarks/bfcl.py
+
+test-window: $(STAMP) ## look at every page of recall view in a real Chromium; ARGS=DIR takes pictures
+	PYTHON=$(CURDIR)/$(BIN)/python tests/window_browser/run $(ARGS)
 
 test-mutations: $(STAMP) ## break a million turns with tool calls at random, and parse them
 	RECALL_MUTATIONS=1000000 $(BIN)/python -m pytest -q -s tests/test_native_calls.py -k mutated $(ARGS)

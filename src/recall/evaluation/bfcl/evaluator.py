@@ -17,12 +17,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="recall-bfcl-") as own:
         os.environ |= {"BFCL_PROJECT_ROOT": own, "OPENAI_API_KEY": "none is needed"}
         config = types.ModuleType("bfcl_eval.constants.model_config")
-        config.MODEL_CONFIG_MAPPING = {}  # type: ignore[attr-defined]
+        known: dict[str, object] = {}
+        config.__dict__["MODEL_CONFIG_MAPPING"] = known
         sys.modules["bfcl_eval.constants.model_config"] = config
         from bfcl_eval.eval_checker import eval_runner
         from bfcl_eval.model_handler.api_inference.openai_completion import OpenAICompletionsHandler
 
-        config.MODEL_CONFIG_MAPPING[model] = types.SimpleNamespace(  # type: ignore[attr-defined]
+        known[model] = types.SimpleNamespace(
             model_name=model,
             display_name=model,
             url="",
