@@ -20,6 +20,7 @@ from recall.policy.scripted import ScriptedPolicy, reference_script
 from recall.renderer import ChatMLRenderer
 from recall.rewards import get
 from recall.store import Run
+from recall.synth.procedural.skins import reader as skins
 from recall.synth.tasks import ToolTasks
 from recall.trainers.recipe import TrainRecipe
 from recall.types import Sampling
@@ -30,7 +31,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LEFT_OUT = {
     "train", "eval", "run", "nano pretrain", "sandbox serve", "synth llm", "synth paraphrase", "data download",
     "data corpus", "data qa", "retriever build", "retriever inspect", "retriever search", "retriever serve", "eval qa",
-    "eval compare", "eval bfcl", "eval bfcl compare", "synth bfcl", "serve", "view", "replay", "doctor",
+    "eval compare", "eval bfcl", "eval bfcl compare", "synth bfcl", "serve", "view", "replay", "doctor", "export",
+    "synth encyclopedia",
 }  # fmt: skip
 """Commands that train, load a model, serve, or need what is not here (a network, a corpus). Their settings are
 read here, and they are run by their own tests."""
@@ -91,8 +93,8 @@ def test_every_command_line_is_accepted(arguments: list[str]) -> None:
 def test_every_flag_in_running_text_is_known(page: Path) -> None:
     for span in re.findall(r"`recall ([a-z][^`]*)`", page.read_text(encoding="utf-8")):
         words = shlex.split(span)
-        name = next((name for name in cli.COMMANDS if words[: len(name.split())] == name.split()), None)
-        if name is not None and "[" not in span:
+        name = max((name for name in cli.COMMANDS if words[: len(name.split())] == name.split()), key=len, default="")
+        if name and "[" not in span:
             arguments = [word for word in words[len(name.split()) :] if word != "--help"]
             value = ["x"] if arguments and arguments[-1].startswith("--") else []  # a flag named without its value
             split_arguments(cli._model(cli.COMMANDS[name]), arguments + value)
@@ -135,7 +137,10 @@ def test_every_recipe_is_accepted(page: Path, tmp_path: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8"), "toml"):
         recipe = tmp_path / "recipe.toml"
         recipe.write_text(block, encoding="utf-8")
-        load(TrainRecipe, recipe)
+        if "[[entity]]" in block:
+            skins.read(recipe)
+        else:
+            load(TrainRecipe, recipe)
 
 
 def test_the_tree_of_the_readme_is_that_of_the_package() -> None:
