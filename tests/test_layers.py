@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[int, ...]] = {
     "rollout": (5,),
     "datasets": (6,),
     **dict.fromkeys(("synth", "viewer"), (6, 0)),
-    **dict.fromkeys(("evaluation", "nano", "preflight", "replay"), (6, 1)),
+    **dict.fromkeys(("evaluation", "nano", "replay"), (6, 1)),
     **dict.fromkeys(("inference", "trainers"), (6, 2)),
     "doctor": (6, 3),
     "cli": (7,),
