@@ -6,7 +6,7 @@ processes may keep one index; one at a time writes. What a killed one began is d
 
 import fcntl
 import hashlib
-import json
+import math
 import os
 import re
 import shutil
@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from recall.errors import ConfigError
-from recall.store import FORMAT, VERSION
-from recall.viewer.index.columns import TYPES, Column, append, open_columns, part
-from recall.viewer.index.frames import Ending, Place, iter_lines
-from recall.viewer.index.rows import Row, decode
+from recall.viewer.index.columns import Column, append, open_columns, part
+from recall.viewer.index.frames import Place
+from recall.viewer.index.reading import BATCH, Chunk, Told, read_files
 
 SCHEMA = 1
 """Of the index; one of another number is made anew."""
-BATCH = 4096
-"""Rows that are written at once."""
 MANY_TOOLS = 63
 """Tools that have a bit of their own; of the others a table says which rows called them."""
 
@@ -137,8 +134,8 @@ class RunIndex:
                 self._publish(database)
             total, read = sum(stat.st_size for _, stat in fresh), 0
             taking = _Taking(self.folder, database)
-            for path, stat in fresh:
-                taking.file(path, stat)
+            for (path, stat), parts in zip(fresh, read_files(fresh), strict=True):
+                taking.file(path, stat, parts)
                 read += stat.st_size
                 if path == fresh[-1][0] or taking.uncommitted >= BATCH:
                     taking.commit()
@@ -239,96 +236,66 @@ class _Taking:
         self._database.execute("commit")
         self.uncommitted = 0
 
-    def file(self, path: Path, stat: os.stat_result) -> None:
-        """Append its rows, and what is said of it."""
+    def file(self, path: Path, stat: os.stat_result, parts: Iterable[Chunk | Told]) -> None:
+        """Append the rows of a file, and what is said of it."""
         if not self._database.in_transaction:
             self._database.execute("begin immediate")
-        first, step, split, problem = self.rows, _step(path), _split(path), ""
-        ending, bad, missing = Ending(), 0, ""
-        announced: int | None = None
-        held: list[tuple[Place, Row]] = []
-        try:
-            for number, (place, line) in enumerate(iter_lines(path, ending)):
-                if number == 0:
-                    step, split, announced, problem = _header(line, step, split)
-                    if announced == -1:
-                        break
-                    continue
-                try:
-                    row = decode(line)
-                except (ValueError, TypeError, AttributeError, RecursionError):
-                    bad += 1
-                    continue
-                missing = missing or row.missing
-                held.append((place, row))
-                if len(held) == BATCH:
-                    self._write(held, step, split)
-                    held = []
-        except OSError as error:
-            ending.problem = f"cannot be read: {error.strerror or error}"
-        self._write(held, step, split)
-        count = self.rows - first
-        notes = [problem, ending.problem]
-        notes += [f"{bad} of its lines could not be read"] if bad else []
-        notes += [f"is of an earlier version, whose lines have no {missing!r}"] if missing else []
-        if announced not in (None, -1, count + bad) and not ending.problem:
-            notes.append(f"has {count} trajectories and announces {announced}")
-        said = "; ".join(note for note in notes if note)
-        self._database.execute(
-            "insert into file values (?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
-            (self._file, path.name, *stamp(stat), step, self._number("split", split), first, count, said),
-        )
-        self._file += 1
+        first = self.rows
+        for read in parts:
+            if isinstance(read, Chunk):
+                self._write(read)
+                continue
+            count, split = self.rows - first, self._number("split", read.split)
+            self._database.execute(
+                "insert into file values (?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
+                (self._file, path.name, *stamp(stat), read.step, split, first, count, read.problem),
+            )
+            self._file += 1
 
-    def _write(self, held: Sequence[tuple[Place, Row]], step: int, split: str) -> None:
-        if not held:
-            return
-        count, start = len(held), self.rows
-        rows = [row for _, row in held]
-        values: dict[str, Sequence[Any]] = {
-            name: [getattr(row, name) for row in rows] for name in TYPES if name in Row._fields
-        }
-        values["frame"], values["offset"], values["length"] = zip(*(place for place, _ in held), strict=True)
-        values["file"], values["step"] = [self._file] * count, [step] * count
-        values["split"] = [self._number("split", split)] * count
-        values["kind"] = [self._number("kind", row.kind) for row in rows]
-        values["task"] = self._tasks(rows)
-        values["tools"] = [self._tools(row.tools, start + at) for at, row in enumerate(rows)]
-        for name in dict.fromkeys(name for row in rows for name in row.parts):
+    def _write(self, chunk: Chunk) -> None:
+        count, start, fields = chunk.count, self.rows, chunk.fields
+        values: dict[str, Sequence[Any]] = dict(fields)
+        values["frame"], values["offset"], values["length"] = chunk.places
+        values["file"], values["step"] = [self._file] * count, [chunk.step] * count
+        values["split"] = [self._number("split", chunk.split)] * count
+        values["kind"] = [self._number("kind", kind) for kind in fields["kind"]]
+        values["task"] = self._tasks(fields)
+        values["tools"] = [self._tools(tools, start + at) for at, tools in enumerate(fields["tools"])]
+        for name in dict.fromkeys(name for parts in fields["parts"] for name in parts):
             self._number("part", name)
-        parts = self._all("part")
-        for name, number in parts.items():
-            values[part(number)] = [row.parts.get(name, float("nan")) for row in rows]
-        append(self._folder, start, values, len(parts))
+        known = self._all("part")
+        for name, number in known.items():
+            values[part(number)] = [parts.get(name, math.nan) for parts in fields["parts"]]
+        append(self._folder, start, values, len(known))
+        numbers = range(start, start + count)
         self._database.executemany(
             "insert or replace into short values (?, ?, ?)",
-            ((start + at, _clean(row.answer), _clean(row.problem)) for at, row in enumerate(rows)),
+            zip(numbers, map(clean, fields["answer"]), map(clean, fields["problem"]), strict=True),
         )
         self._database.executemany(
-            "insert into said (rowid, words) values (?, ?)",
-            ((start + at, _clean(row.words)) for at, row in enumerate(rows)),
+            "insert into said (rowid, words) values (?, ?)", zip(numbers, map(clean, fields["words"]), strict=True)
         )
         self.rows += count
         self.uncommitted += count
 
-    def _tasks(self, rows: Sequence[Row]) -> list[int]:
+    def _tasks(self, fields: Mapping[str, Sequence[Any]]) -> list[int]:
         known: dict[str, int] = {}
-        for row in rows:
-            if row.task in known:
+        about = zip(*(fields[name] for name in ("task", "question", "kind", "depth")), strict=True)
+        for task, question, kind, depth in about:
+            if task in known:
                 continue
-            name = _clean(row.task)
+            name = clean(task)
             found = self._database.execute("select id from task where name = ?", (name,)).fetchone()
             if found is None:
                 new = self._database.execute(
                     "insert into task (name, question, kind, depth) values (?, ?, ?, ?)",
-                    (name, _clean(row.question), _clean(row.kind), min(row.depth, 1 << 31)),
+                    (name, clean(question), clean(kind), min(depth, 1 << 31)),
                 ).lastrowid
-                self._database.execute(
-                    "insert into asked (rowid, words) values (?, ?)", (new, f"{name} {_clean(row.question)}")
-                )
+                words = f"{name} {clean(question)}"
+                self._database.execute("insert into asked (rowid, words) values (?, ?)", (new, words))
                 found = (new,)
-            known[row.task] = found[0]
-        return [known[row.task] for row in rows]
+            known[task] = found[0]
+        return [known[task] for task in fields["task"]]
 
     def _tools(self, called: Iterable[str], row: int) -> int:
         bits = 0
@@ -341,7 +308,9 @@ class _Taking:
 
     def _number(self, what: str, text: str) -> int:
         known = self._all(what)
-        text = _clean(text)
+        if text in known:
+            return known[text]
+        text = clean(text)
         if text not in known:
             known[text] = len(known)
             self._database.execute("insert into name values (?, ?, ?)", (what, known[text], text))
@@ -354,36 +323,13 @@ class _Taking:
         return self._names[what]
 
 
-def _header(line: bytes, step: int, split: str) -> tuple[int, str, int | None, str]:
-    """Step, split, announced trajectories (-1: read nothing of it) and what is odd about the first line."""
-    try:
-        header = json.loads(line)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        return step, split, -1, "is not a trajectories file"
-    version, told = header.get("version"), header.get("trajectories")
-    if isinstance(version, int) and version > VERSION:
-        return step, split, -1, f"is of version {version}, and this ReCall reads up to {VERSION}; update ReCall"
-    note = "" if version == VERSION else f"is of version {version!r}, before {VERSION}; what it lacks is left empty"
-    step = header["step"] if isinstance(header.get("step"), int) else step
-    split = header["split"] if isinstance(header.get("split"), str) else split
-    return step, split, told if isinstance(told, int) and told >= 0 else None, note
-
-
 def stamp(stat: os.stat_result) -> tuple[int, int]:
     """What tells one content of a file from another: its size and its time."""
     return stat.st_size, stat.st_mtime_ns
 
 
-def _step(path: Path) -> int:
-    return int(re.findall(r"\d+", path.name)[0])
-
-
-def _split(path: Path) -> str:
-    return path.name.removesuffix(".jsonl.zst").partition("-")[2].partition("-")[2] or "train"
-
-
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """`text` as a database takes it: a lone surrogate becomes a question mark, and no NUL ends it."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.encode("utf-8", "replace").decode().replace("\x00", " ")

@@ -7,7 +7,7 @@ older versions lack fields, which then have the value that stands here.
 import json
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,7 +91,7 @@ def _decoder() -> "Callable[[bytes], Any]":
     import msgspec
 
     # Made here because the package comes with an extra.
-    define = msgspec.defstruct
+    define = partial(msgspec.defstruct, gc=False)  # they hold no circles, and looking for some takes time
     raw, none = msgspec.Raw(b"[]"), None
     segment = define(
         "Segment", [("text", str, ""), ("token_ids", msgspec.Raw, raw), ("logprobs", list[float] | None, none)]
@@ -169,12 +169,13 @@ def _row(line: Any) -> Row:
     total = 0.0
     words: list[str] = []
     for number, segment in enumerate(line.segments):
-        count = _count(segment.token_ids)
-        tokens += count
-        if segment.logprobs is not None:
+        logprobs = segment.logprobs
+        if logprobs is None:
+            tokens += _count(segment.token_ids)
+        else:
             turns += 1
-            sampled += count
-            total += sum(segment.logprobs)
+            sampled += len(logprobs)
+            total += sum(logprobs)
         if number:
             words.append(segment.text)
     statuses = failed = malformed = 0
@@ -204,7 +205,7 @@ def _row(line: Any) -> Row:
         failed,
         malformed,
         statuses,
-        tokens,
+        tokens + sampled,
         sampled,
         total / sampled if sampled else math.nan,
         line.duration_s,
@@ -225,7 +226,7 @@ def _count(token_ids: Any) -> int:
     if isinstance(token_ids, list):
         return len(token_ids)
     text = bytes(token_ids)
-    return text.count(b",") + 1 if len(text.strip()) > 2 else 0
+    return text.count(b",") + 1 if len(text) > 2 else 0
 
 
 _STOP_PLACES = {name: place for place, name in enumerate(STOPS)}

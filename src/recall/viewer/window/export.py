@@ -25,7 +25,7 @@ from recall.viewer.index.rows import STATUSES
 from recall.viewer.window.app import page_files, to_json
 from recall.viewer.window.views import Views
 
-MAX_PAIRED = 4
+MAX_PAIRED = 8
 """With more runs than this, their tasks are not put side by side in the copy."""
 _IMPORT = re.compile(r'^import \{ ([^}]+) \} from "\./(\w+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?function|const|let) (\w+)", re.MULTILINE)

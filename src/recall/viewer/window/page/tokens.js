@@ -2,7 +2,8 @@
 import { append, button, h, visible } from "./dom.js";
 import { number, signed } from "./format.js";
 
-const BLOCK = 240;
+const BLOCK = 120;
+const FRAME_MS = 6;
 const LEVELS = 9;
 const MODES = [["author", "Author"], ["mask", "Mask"], ["logprob", "Logprob"], ["entropy", "Entropy"],
   ["advantage", "Advantage"], ["ratio", "Ratio"]];
@@ -61,12 +62,24 @@ export function tokenView(told) {
     const [from, to] = [Number(block.dataset.from), Number(block.dataset.to)];
     block.replaceChildren(...tokens.slice(from, to).map((token, at) => piece(token, from + at)));
   };
+  // What comes near is filled a little a frame, so that scrolling never waits for it.
+  const waiting = new Set();
+  const work = (since) => {
+    for (const block of waiting) {
+      waiting.delete(block);
+      fill(block);
+      if (performance.now() - since > FRAME_MS) break;
+    }
+    if (waiting.size) requestAnimationFrame(work);
+  };
   const seen = new IntersectionObserver((entries) => {
+    const idle = waiting.size === 0;
     for (const { target, isIntersecting } of entries) if (isIntersecting && target.dataset.mode !== mode) {
       target.dataset.mode = mode;
-      fill(target);
+      waiting.add(target);
     }
-  }, { rootMargin: "1200px" });
+    if (idle && waiting.size) work(performance.now());
+  }, { rootMargin: "1000px" });
   const choose = (name) => {
     mode = name;
     buttons.forEach((each) => each.setAttribute("aria-pressed", String(each.dataset.mode === name)));
