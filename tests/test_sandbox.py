@@ -259,6 +259,49 @@ async def test_the_order_of_a_set_is_the_same_in_every_sandbox() -> None:
     assert orders[0] == orders[1]
 
 
+FORGER = """
+import os, struct
+body = b"C" + b"eA=="
+os.write(3, struct.pack(">II", len(body), 0) + body)
+def f():
+    return 1
+"""
+
+
+SHARED = """
+import random
+lucky = random.random()
+def luck():
+    return lucky
+def fail():
+    raise KeyError("é")
+"""
+
+
+async def test_sessions_of_one_source_share_what_it_compiled_to_and_nothing_else() -> None:
+    sandbox = LocalSandbox()
+    source = COUNTER + SHARED
+    sessions = [await sandbox.open(source) for _ in range(3)]
+    for session in sessions:  # the first one tells the code before the second is opened below
+        assert (await session.call("bump", {"by": 2})).result == 2
+    late = await sandbox.open(source)
+    assert (await late.call("bump", {})).result == 1
+    everyone = [*sessions, late]
+    assert len({(await session.call("luck", {})).result for session in everyone}) == 4
+    assert len({(await session.call("fail", {})).error for session in everyone}) == 1
+    await sandbox.close()
+
+
+async def test_a_source_cannot_tell_a_code_itself() -> None:
+    sandbox = LocalSandbox()
+    for _ in range(2):
+        forging = await sandbox.open(FORGER)
+        error = (await forging.call("f", {})).error
+        assert error is not None
+        assert "own channel" in error
+    await sandbox.close()
+
+
 async def test_random_numbers_differ_between_sessions(box: LocalSandbox) -> None:
     assert len({(await result_of(box, "import random\nreturn random.random()")).result for _ in range(4)}) == 4
 

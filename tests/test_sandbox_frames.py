@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from recall.errors import SandboxError
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult
 from recall.sandbox.channel import FrameError, Frames
+from recall.sandbox.codes import Codes
 from recall.sandbox.decoding import decode_reply
-from recall.sandbox.inside.wire import ASK, HEADER
+from recall.sandbox.inside.wire import ASK, CODE, CODE_BYTES, HEADER
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.process import Family
 from recall.sandbox.session import LocalSession, Web
@@ -125,10 +126,11 @@ def test_an_honest_reply_comes_back(value: Any, output: str) -> None:
 class Host:
     """Makes no process: the test is the process. Its end is reported as soon as it is asked for."""
 
-    def __init__(self) -> None:
-        self.limits = SandboxLimits(output_chars=20, error_chars=20, result_bytes=64)
+    def __init__(self, codes: Codes | None = None) -> None:
+        self.limits = SandboxLimits(output_chars=20, error_chars=20, result_bytes=64 if codes is None else 1 << 17)
         self.stats = SandboxStats()
         self.web: Web | None = None
+        self.codes = codes
         self.session: LocalSession | None = None
 
     def signal(self, kind: bytes, number: int) -> None:
@@ -167,6 +169,57 @@ async def test_the_first_call_goes_right_behind_the_source(reply: bytes, status:
     assert result.result == (42 if status is CallStatus.OK else None)
     await session.close()
     theirs.close()
+
+
+LOADED = b'["ok",null,"",null]'
+UNLOADABLE = "the tools could not be loaded: they wrote to the sandbox's own channel"
+
+
+async def loaded_by(host: Host, *bodies: bytes) -> tuple[list[Any], str | None]:
+    """What a session with the source `x = 1` asks of a process that answers with `bodies`, and the error of a call."""
+    ours, theirs = socket.socketpair()
+    session = host.session = LocalSession(host, Family(1, host), ours)
+    session.load("x = 1", DEFAULT_OPTIONS, asyncio.get_running_loop())
+    call = asyncio.create_task(session.call("f", {}, timeout_s=30))
+    await asyncio.sleep(0)
+    asked = json.loads(next(iter(Frames(1 << 17).take(theirs.recv(1 << 17))))[1])
+    theirs.send(frame(0, b"") + b"".join(frame(0, body) for body in bodies) + frame(1, OK))
+    error = (await call).error
+    await session.close()
+    theirs.close()
+    return asked, error
+
+
+async def test_a_code_that_was_told_goes_out_in_the_place_of_the_same_source() -> None:
+    host = Host(Codes())
+    assert await loaded_by(host, CODE + b"abc=", LOADED) == (["load", "x = 1", False, None, None, True], None)
+    assert await loaded_by(host, LOADED) == (["load", None, False, None, "abc=", False], None)
+
+
+async def test_a_code_comes_before_the_source_has_run_once_and_when_it_was_asked_for() -> None:
+    for bodies in ((LOADED,), (CODE, CODE, LOADED), (LOADED, CODE)):
+        host = Host(Codes())
+        assert (await loaded_by(host, *bodies))[1] == UNLOADABLE
+    assert await loaded_by(Host(None), CODE, LOADED) == (["load", "x = 1", False, None, None, False], UNLOADABLE)
+
+
+async def test_a_source_that_does_not_compile_tells_no_code() -> None:
+    host = Host(Codes())
+    _, error = await loaded_by(host, b'["exception",null,"","no"]')
+    assert error == "the tools could not be loaded: no"
+    assert host.codes is not None
+    assert len(host.codes) == 0
+
+
+def test_codes_that_are_too_long_or_no_text_are_not_kept_and_the_oldest_goes_first() -> None:
+    codes = Codes(sources=2)
+    for source, code in (("a", b""), ("b", b"x" * CODE_BYTES), ("c", b"\xff")):
+        codes.keep(source, code)
+    assert len(codes) == 0
+    for source in ("a", "b", "a", "c"):
+        codes.keep(source, b"x")
+        codes.get("a")
+    assert [codes.get(source) for source in "abc"] == ["x", None, "x"]
 
 
 writings = st.one_of(

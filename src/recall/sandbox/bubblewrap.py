@@ -24,6 +24,7 @@ from typing import Any
 
 from recall.errors import ConfigError, SandboxError, boundary
 from recall.sandbox.base import DEFAULT_OPTIONS, SessionOptions
+from recall.sandbox.codes import Codes
 from recall.sandbox.inside.isolation import LAYERS
 from recall.sandbox.inside.root import standard_paths
 from recall.sandbox.inside.seccomp import machine
@@ -76,6 +77,7 @@ class _Host:
         self.limits: SandboxLimits = profile.limits
         self.stats = SandboxStats()
         self.web: Web | None = None
+        self.codes: Codes | None = None
         self._arguments = _Arguments(executable, profile)
         self._bubbles: dict[int, _Bubble] = {}
         self._slots: list[int] = []

@@ -15,6 +15,7 @@ from typing import Any
 
 from recall.errors import SandboxError, boundary
 from recall.sandbox.base import SessionOptions
+from recall.sandbox.codes import Codes
 from recall.sandbox.inside.isolation import ELSEWHERE, LAYERS
 from recall.sandbox.inside.wire import FORKS, MESSAGE, WARM, interpreter_arguments
 from recall.sandbox.packages import readable_paths
@@ -29,7 +30,9 @@ _STOP_TIMEOUT_S = 2.0
 class ZygoteHost:
     """A zygote, and the sessions whose processes it forked."""
 
-    def __init__(self, profile: Profile, stats: SandboxStats, web: Web | None, cgroup: str | None = None) -> None:
+    def __init__(
+        self, profile: Profile, stats: SandboxStats, web: Web | None, codes: Codes, cgroup: str | None = None
+    ) -> None:
         """Start the process.
 
         Raises:
@@ -39,6 +42,7 @@ class ZygoteHost:
         self.limits = profile.limits
         self.stats = stats
         self.web = web
+        self.codes: Codes | None = codes
         self.layers: tuple[str, ...] | None = None
         """The layers of isolation that hold; None until the zygote is ready."""
         self.dead = False

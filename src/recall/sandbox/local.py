@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from recall.errors import ConfigError, SandboxError, boundary
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
+from recall.sandbox.codes import Codes
 from recall.sandbox.host import ZygoteHost
 from recall.sandbox.inside.isolation import LAYERS, unmet
 from recall.sandbox.limits import SandboxLimits
@@ -57,6 +58,7 @@ class _Station:
         self.stats = SandboxStats()
         self._zygotes: list[ZygoteHost | None] = [None] * zygotes
         self._pool_size, self._web, self._cgroup = pool, web, cgroup
+        self._codes = Codes()
         self._pool: deque[LocalSession] = deque()
         self._refill: asyncio.TimerHandle | None = None
 
@@ -77,7 +79,7 @@ class _Station:
             await host.stop()
             host = self._zygotes[index]  # another opener may have been quicker
         if host is None:
-            host = self._zygotes[index] = ZygoteHost(self.profile, self.stats, self._web, self._cgroup)
+            host = self._zygotes[index] = ZygoteHost(self.profile, self.stats, self._web, self._codes, self._cgroup)
         host.attach(loop)
         if host.layers is None:
             await host.ready()

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 from recall.errors import SandboxError, boundary
 from recall.sandbox.base import DEFAULT_OPTIONS, CallResult, SessionOptions
 from recall.sandbox.channel import Channel, FrameError, Frames
+from recall.sandbox.codes import Codes
 from recall.sandbox.deadline import Deadline
 from recall.sandbox.decoding import Reply, decode_reply, how_ended
 from recall.sandbox.inside.json_text import encoder
-from recall.sandbox.inside.wire import ASK, LAST_REQUEST
+from recall.sandbox.inside.wire import ASK, CODE, CODE_BYTES, LAST_REQUEST
 from recall.sandbox.limits import SandboxLimits
 from recall.sandbox.places import Places
 from recall.sandbox.process import Family, Process, Signals
@@ -52,6 +53,8 @@ class Host(Signals, Protocol):
     limits: SandboxLimits
     stats: SandboxStats
     web: Web | None
+    codes: Codes | None
+    """Of sources that came before; None where each process compiles its own."""
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Report the ends of processes from `loop` from now on."""
@@ -102,6 +105,8 @@ class LocalSession:
         self._served = False
         """Whether a process has said that it serves the request in flight."""
         self._loaded = copy
+        self._compiling: str | None = None
+        """The source whose code the process has to tell before it runs it."""
         self._opened_at = time.monotonic()
         self._began_at: float | None = None
         self._waiter: asyncio.Future[CallResult] | None = None
@@ -120,7 +125,11 @@ class LocalSession:
         """Send the source. Returns at once; the first call waits until it has run."""
         self._options = options
         self.attach(loop)
-        body = _encode(["load", source, options.transactional, options.seed]).encode()
+        codes = self._host.codes if self._limits.frame_bytes > CODE_BYTES else None
+        code = None if codes is None else codes.get(source)
+        self._compiling = source if codes is not None and code is None else None
+        shown, tell = source if code is None else None, self._compiling is not None
+        body = _encode(["load", shown, options.transactional, options.seed, code, tell]).encode()
         if len(body) > self._limits.request_bytes:
             return self._unloadable(f"{len(body)} bytes, the limit is {self._limits.request_bytes}")
         self._opened_at = time.monotonic()
@@ -314,12 +323,16 @@ class LocalSession:
             return self._asked(body)
         if not body:
             return self._began()
+        if body.startswith(CODE):
+            return self._compiled(body[len(CODE) :])
         reply = decode_reply(body, time.monotonic() - self._asked_at)
         if reply is None or not self._within_limits(reply.result):
             return False
         if self._loaded:
             return self._replied(reply)
         if reply.result.status is CallStatus.OK:
+            if self._compiling is not None:
+                return False  # an honest process tells the code first
             self._loaded = True
             if self._behind is None:
                 self._settle(reply.result)
@@ -341,6 +354,14 @@ class LocalSession:
                 self._settle(CallResult(CallStatus.OK))
             return True
         return self._options.transactional
+
+    def _compiled(self, code: bytes) -> bool:
+        """Take what the source compiled to, once, before the source could say anything."""
+        source, self._compiling = self._compiling, None
+        if source is None or self._host.codes is None:
+            return False
+        self._host.codes.keep(source, code)
+        return True
 
     def _replied(self, reply: Reply) -> bool:
         result = reply.result

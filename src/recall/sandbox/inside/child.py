@@ -4,7 +4,9 @@ A frame is two big-endian 32-bit numbers, the length of the body and the number 
 the body. The first call may come right behind the source; it is made if that could be loaded. A request is the JSON of
 a list that begins with its kind:
 
-- `["load", source, transactional, seed]`: the first, number 0, and only once;
+- `["load", source, transactional, seed, code, tell]`: the first, number 0, and only once. With a code, which is what an
+  earlier child told of the same source, the source is null. With `tell`, what the source compiled to is sent as text in
+  a frame of its own before a line of it runs;
 - `["call", name, arguments]`: a function of the source; `["eval", expression]`: in its namespace;
 - `["script", code, settings]`: a program of its own;
 - `["fork"]`: a copy of the session, on the descriptor that comes with the byte after the answer.
@@ -26,7 +28,7 @@ from typing import Any, NoReturn
 from .entropy import renew
 from .namespace import Tools
 from .replies import encode
-from .wire import ASK, CHANNEL, HEADER
+from .wire import ASK, CHANNEL, CODE, CODE_BYTES, HEADER
 
 _READ_BYTES = 8192
 _BEGUN = b""
@@ -70,7 +72,8 @@ class Child:
         kind = request[0]
         if kind == "load":
             self._transactional, self._seeded = request[2], request[3] is not None
-            _send(number, self._tools.load(request[1], request[3]))
+            _, source, _, seed, code, tell = request
+            _send(number, self._tools.load(source, seed, code=code, tell=self._tell if tell else None))
         elif not self._tools.loaded:
             return  # nobody waits for an answer any more
         elif kind == "fork":
@@ -99,6 +102,9 @@ class Child:
                 return answer
             if not number & ASK:
                 self._early.append((number, answer))
+
+    def _tell(self, code: bytes) -> None:
+        _send(self._number, CODE + (code if len(code) <= CODE_BYTES else b""))
 
     def _answer(self, request: list[Any]) -> bytes:
         tools = self._tools

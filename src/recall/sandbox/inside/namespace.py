@@ -1,8 +1,10 @@
 """The namespace of one session's tools, and what may be asked of it. Child's side; it reads and writes no channel."""
 
 import _thread
+import marshal
 import sys
-from collections.abc import Mapping
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Mapping
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
@@ -45,16 +47,35 @@ class Tools:
             self._running = False
             raise _InterruptError("the call took too long")
 
-    def load(self, source: str, seed: int | None = None) -> bytes:
-        """Run the source; the reply says whether it ran to its end."""
+    def load(
+        self,
+        source: str | None,
+        seed: int | None = None,
+        *,
+        code: str | None = None,
+        tell: Callable[[bytes], None] | None = None,
+    ) -> bytes:
+        """Run the source; the reply says whether it ran to its end.
+
+        Args:
+            source: Python, or None with `code`.
+            seed: of everything random.
+            code: what the source compiled to in another child.
+            tell: is given what the source compiled to, before it runs.
+        """
         # Dataclasses and type hints look their module up by name.
         sys.modules["tools"] = self._module
         sys.stdout = self._output
         if seed is not None:
             renew(seed)
         try:
-            code: CodeType = compile(source, SOURCE, "exec", dont_inherit=True)
-            exec(code, self._namespace)
+            if code is None:
+                compiled: CodeType = compile(source or "", SOURCE, "exec", dont_inherit=True)
+                if tell is not None:
+                    tell(b2a_base64(marshal.dumps(compiled), newline=False))
+            else:
+                compiled = marshal.loads(a2b_base64(code))
+            exec(compiled, self._namespace)
         except BaseException as error:  # noqa: BLE001  # whatever the source raises is its outcome
             return self.reply("exception", error=describe(error, self.limits.error_chars))
         self._output.take()

@@ -14,6 +14,12 @@ ASK = 1 << 31
 LAST_REQUEST = ASK - 1
 """The largest number of a request; the next one is 1 again."""
 
+CODE = b"C"
+"""Begins the body in which a child says what its source compiled to; no reply begins so."""
+
+CODE_BYTES = 1 << 16
+"""Longer codes are not handed on; an empty one is said in their place."""
+
 MESSAGE = Struct(">cIi")
 """Kind, session, value. To the zygote: `F` fork, the value being the sum of `FORKS` and `WARM`; `K` kill; `I` interrupt
 the call; `S` stop; `C` go on. From it: `R` ready, with the mask of layers; `X` ended, with the exit status, negative
