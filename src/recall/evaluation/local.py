@@ -13,8 +13,10 @@ from recall.environment import Limits, ToolEnvironments
 from recall.errors import ConfigError
 from recall.evaluation.play import Player
 from recall.policy.stopping import StopAtText
+from recall.policy.vllm import VllmPolicy, VllmSettings
 from recall.renderer import Renderer, build
 from recall.rewards import get
+from recall.rewards.base import Reward
 from recall.sandbox.base import SessionOptions
 from recall.tools.search import AddressedSearch, NativeSearch
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
+    from recall.policy.torch import TorchPolicy
     from recall.sandbox.base import Sandbox
 
 NANO_LIMITS = Limits(max_turns=8, max_tokens=512, max_turn_tokens=48, max_calls=12, max_result_chars=256)
@@ -46,6 +49,9 @@ class PolicySettings(Settings):
     """Train a LoRA adapter of this rank instead of the weights; 0 trains the weights."""
     max_batch: int = Field(default=256, ge=1)
     """Episodes that are sampled at the same time."""
+    engine: Literal["torch", "vllm"] = "torch"
+    """What samples: `torch`, on the weights that are trained, or `vllm`, on a copy that follows them."""
+    vllm: VllmSettings = VllmSettings()
 
 
 class SandboxSettings(Settings):
@@ -136,6 +142,8 @@ class LoadedModel:
     """Where it is."""
     dtype: "torch.dtype"
     """What to compute in."""
+    settings: PolicySettings
+    """What it was loaded by."""
 
 
 def load(settings: PolicySettings, checkpoint: Path | None = None) -> LoadedModel:
@@ -157,7 +165,53 @@ def load(settings: PolicySettings, checkpoint: Path | None = None) -> LoadedMode
     model = load_model(checkpoint or source, device=device, dtype=dtype if settings.lora_rank else torch.float32)
     if settings.lora_rank and checkpoint is None:
         model = with_lora(model, settings.lora_rank)
-    return LoadedModel(model, tokenizer, renderer, device, dtype)
+    return LoadedModel(model, tokenizer, renderer, device, dtype, settings)
+
+
+def sampler_of(
+    loaded: LoadedModel,
+    *,
+    max_batch: int | None = None,
+    deterministic: bool | None = None,
+    before_top_p: bool = False,
+) -> "TorchPolicy | VllmPolicy":
+    """What samples turns of the model: an engine over its weights, or vLLM, not started yet, with those of its files.
+
+    Args:
+        loaded: the model, with the settings that name the engine.
+        max_batch: the most turns in one forward pass; None takes the settings'.
+        deterministic: of the torch engine; see `TorchPolicy`.
+        before_top_p: of vLLM; see `VllmPolicy`.
+
+    Raises:
+        ConfigError: the engine is not installed, cannot run the model, or cannot do what is asked.
+    """
+    settings, stops = loaded.settings, sorted(loaded.renderer.stop_token_ids)
+    if settings.engine == "torch":
+        from recall.policy.torch import TorchPolicy
+
+        return TorchPolicy(
+            loaded.model,
+            stop_token_ids=stops,
+            dtype=None if loaded.dtype == next(loaded.model.parameters()).dtype else loaded.dtype,
+            max_batch=max_batch or settings.max_batch,
+            deterministic=deterministic,
+        )
+    from recall.policy.torch.loading import resolve
+
+    if deterministic:
+        raise ConfigError(
+            "deterministic: vLLM does not repeat bit for bit; leave it out, or set policy.engine to torch"
+        )
+    return VllmPolicy(
+        resolve(settings.model),
+        stop_token_ids=stops,
+        device="cuda" if loaded.device.type == "cuda" else "cpu",
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        settings=settings.vllm,
+        max_batch=max_batch or settings.max_batch,
+        before_top_p=before_top_p,
+    )
 
 
 class LocalPlayer:
@@ -167,32 +221,31 @@ class LocalPlayer:
         self,
         loaded: LoadedModel,
         *,
-        reward: str = "outcome",
+        reward: str | Reward = "outcome",
         limits: Limits = NANO_LIMITS,
         sandbox: SandboxSettings | None = None,
         max_batch: int = 256,
         deterministic: bool | None = None,
+        before_top_p: bool = False,
     ) -> None:
         """Raises ConfigError for an unknown reward, or a model that the engine cannot run."""
         from recall.evaluation.bfcl.training.dialogue import with_dialogue
-        from recall.policy.torch import TorchPolicy
 
-        self.policy = TorchPolicy(
-            loaded.model,
-            stop_token_ids=sorted(loaded.renderer.stop_token_ids),
-            dtype=None if loaded.dtype == next(loaded.model.parameters()).dtype else loaded.dtype,
-            max_batch=max_batch,
-            deterministic=deterministic,
-        )
+        self._loaded = loaded
+        self.policy = sampler_of(loaded, max_batch=max_batch, deterministic=deterministic, before_top_p=before_top_p)
         settings = sandbox or SandboxSettings()
         self.sandbox = settings.open_all()
         self.options = SessionOptions(settings.profile, transactional=settings.transactional)
         environments = with_dialogue(ToolEnvironments(self.sandbox, limits, self.options))
         texts = loaded.renderer.stop_texts
+        scorer = get(reward) if isinstance(reward, str) else reward
         policy = StopAtText(self.policy, loaded.renderer.decode, texts) if texts else self.policy
-        self.player = Player(policy, loaded.renderer, environments, get(reward), limits)
+        self.player = Player(policy, loaded.renderer, environments, scorer, limits)
 
     async def __aenter__(self) -> Player:
+        if isinstance(self.policy, VllmPolicy):
+            await self.policy.start()
+            await self.policy.follow(self._loaded.model, self.policy.version)
         return self.player
 
     async def __aexit__(

@@ -115,6 +115,8 @@ class Learner:
             raise ConfigError("rollout.temperature: must be above 0 to learn from what was sampled")
         self.settings, self.algorithm, self._temperature = settings, settings.chosen(), temperature
         self._dtype = dtype
+        self.model = model
+        """What is trained."""
         self._decoder: Decoder = decoder_for(model)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._device = next(model.parameters()).device
@@ -281,12 +283,24 @@ class Learner:
         self, decoder: Decoder, layout: GroupLayout, index: Tensor, targets: Tensor, *, with_entropy: bool
     ) -> tuple[Tensor, Tensor]:
         """[M] log-probabilities of the sampled tokens and [M] entropies, nats, at the sampling temperature."""
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            logits = decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=index).float()
+        logits = self._logits(decoder, layout, index)
         if self._temperature != 1:
             logits = logits / self._temperature
         logprobs, entropy = token_logprobs(logits, targets)
         return logprobs, entropy if with_entropy else logprobs
+
+    def _logits(self, decoder: Decoder, layout: GroupLayout, index: Tensor) -> Tensor:
+        """[M, V] in float32, at some places of a layout."""
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            return decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=index).float()
+
+    @torch.no_grad()
+    def score(self, token_ids: Sequence[int]) -> list[float]:
+        """[n - 1] log-probabilities of the tokens after the first under the weights of now, nats at temperature 1."""
+        layout = GroupLayout.build([tuple(token_ids[:1])], [[list(token_ids[1:])]], self._device)
+        logits = self._logits(self._decoder, layout, layout.response_index)
+        values: list[float] = token_logprobs(logits, layout.response_targets)[0].tolist()
+        return values
 
     @torch.no_grad()
     def _corrections(self, rows: Sequence[Sequence[_Sample]]) -> dict[int, Tensor]:

@@ -21,12 +21,15 @@ from recall.errors import ConfigError, RolloutError
 from recall.evaluation.local import LocalPlayer, load
 from recall.evaluation.play import seed_of, success, success_by_kind
 from recall.evaluation.splits import has_splits
+from recall.policy.vllm.engine import check_sampling
 from recall.store import Run, checkpoint_step
 from recall.trainers.curriculum import share_in_band
+from recall.trainers.following import PROBES, DriftWatch, Following, probes_of
 from recall.trainers.learner import Learner, batch_credits, varies
 from recall.trainers.metrics import MetricsLog, rollout_metrics, tools_share
 from recall.trainers.recipe import TrainRecipe
-from recall.trainers.tasks import check_room, first_of_each, prompt_tokens, training_tasks, validation_tasks
+from recall.trainers.shaping import reward_of
+from recall.trainers.tasks import check_room, first_of_each, prompt_ids, prompt_tokens, training_tasks, validation_tasks
 from recall.types import Group, Sampling, Task
 
 SUMMARY = "summary.json"
@@ -95,21 +98,27 @@ class LocalTrainer:
         checkpoint = run.latest_checkpoint() if resume else None
         self.log = MetricsLog(run, tensorboard=recipe.tensorboard, recipe=recipe)
         torch.manual_seed(recipe.seed)  # a new adapter starts from random weights
+        if recipe.policy.engine == "vllm":
+            check_sampling(recipe.rollout.temperature, recipe.rollout.top_p)
         loaded = load(recipe.policy, checkpoint)
         self.model, self.tokenizer, self.renderer = loaded.model, loaded.tokenizer, loaded.renderer
         self._local = LocalPlayer(
             loaded,
-            reward=recipe.reward,
+            reward=reward_of(recipe),
             limits=recipe.rollout.limits,
             sandbox=recipe.sandbox,
             max_batch=recipe.policy.max_batch,
             deterministic=recipe.deterministic,
+            before_top_p=recipe.rollout.top_p < 1,
         )
         self.player, self.policy = self._local.player, self._local.policy
         temperature = recipe.rollout.temperature
         # On a resume the model is no longer what the run started from.
         start = load(recipe.policy).model if recipe.learner.kl else None
         self.learner = Learner(self.model, recipe.learner, temperature=temperature, dtype=loaded.dtype, reference=start)
+        float32 = loaded.dtype == torch.float32
+        watch = DriftWatch(recipe.policy.vllm.accepted_drift(float32=float32), float32=float32)
+        self._following = Following(self.policy, self.learner, watch)
         self.tasks, self.curriculum = training_tasks(recipe, self._fits)
         settings, by_split = recipe.validation, has_splits(recipe.tasks.source)
         self.splits = settings.splits if by_split else (settings.split,)
@@ -151,6 +160,8 @@ class LocalTrainer:
         """
         try:
             async with self._local:
+                prompts = [prompt_ids(task, self.renderer) for task in self.final[:PROBES]]
+                await self._following.start(prompts)
                 return await self._train()
         finally:
             self.log.close()
@@ -214,8 +225,9 @@ class LocalTrainer:
         engine = self.policy.stats()
         if recipe.shuffle_rewards:
             groups = _shuffled(groups, random.Random(f"shuffle/{recipe.seed}/{step}"))
+        await self._following.rest()
         learned = self.learner.update(groups, step=step, total_steps=recipe.steps, seed=recipe.seed)
-        self.policy.version += 1
+        learned |= await self._following.follow(step + 1, probes_of(groups))
         updated = time.perf_counter()
         # Groups that taught nothing tell of success all the same; without them every pass rate would lean to a half.
         groups += spare
@@ -240,9 +252,7 @@ class LocalTrainer:
             "time/step_s": ended - started,
             "time/rollout_s": played - started,
             "time/update_s": updated - played,
-            "time/tools_share": tools_share(
-                ended - started, played - started, engine.prefill_s + engine.decode_s, self.policy.shards
-            ),
+            "time/tools_share": tools_share(ended - started, played - started, engine.busy_s, self.policy.shards),
             "memory/rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         }
 

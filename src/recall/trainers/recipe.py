@@ -89,6 +89,9 @@ class LearnerSettings(Settings):
     with grpo and 0 with the others."""
     entropy_coefficient: float = 0.01
     """Weight of the mean entropy of the sampled tokens, added to the objective."""
+    overlong_tokens: int = Field(default=0, ge=0)
+    """DAPO's soft punishment of length: over the last so many tokens before rollout.limits.max_tokens the reward falls
+    by up to 1, and by 1 where the limit ended the episode; 0 for none."""
     importance_cap: float | None = Field(default=None, gt=0)
     """With a cap, log-probabilities are computed again before the update, and tokens are weighted by the ratio of these
     to the sampler's, at most the cap; corrects for an engine whose numbers differ from the trainer's."""

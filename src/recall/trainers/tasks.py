@@ -359,7 +359,12 @@ def check_room(tasks: Sequence[Task], renderer: Renderer, limits: Limits, contex
 
 def prompt_tokens(task: Task, renderer: Renderer) -> int:
     """How many tokens the prompt of a task has."""
-    return len(renderer.prompt([Message("user", task.question)], task.tools))
+    return len(prompt_ids(task, renderer))
+
+
+def prompt_ids(task: Task, renderer: Renderer) -> list[int]:
+    """The prompt of a task."""
+    return renderer.prompt([Message("user", task.question)], task.tools)
 
 
 def _read(path: Path) -> list[Task]:

@@ -43,6 +43,11 @@ class EngineStats:
         """Episodes in the average decode step."""
         return self.decoded_tokens / self.decode_steps if self.decode_steps else 0.0
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds of work, summed over shards."""
+        return self.prefill_s + self.decode_s
+
     def __add__(self, other: "EngineStats") -> "EngineStats":
         return EngineStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
