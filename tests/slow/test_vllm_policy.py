@@ -154,6 +154,18 @@ async def test_an_episode_with_real_tools_is_the_trajectory_that_was_sampled(pol
         assert max(abs(a - b) for a, b, sampled in pairs if sampled) < NATS
 
 
+async def test_many_long_contexts_at_once_are_each_sampled_by_their_seed(
+    loaded: LoadedModel, policy: VllmPolicy
+) -> None:
+    await policy.follow(loaded.model, 12)
+    prompts = [[442, 5 + number, *range(5, 300)] for number in range(64)]
+    sampling = Sampling(max_tokens=4, seed=3)
+    turns = await asyncio.gather(
+        *(policy.sample(prompt, sampling, episode_id=str(n)) for n, prompt in enumerate(prompts))
+    )
+    assert max(gap(loaded.model, prompt, turn) for prompt, turn in zip(prompts, turns, strict=True)) < NATS
+
+
 async def test_a_cancelled_turn_leaves_the_engine_at_work(loaded: LoadedModel, policy: VllmPolicy) -> None:
     turn = asyncio.create_task(policy.sample(PROMPT, Sampling(max_tokens=1500, seed=1), episode_id="long"))
     await asyncio.sleep(0.2)

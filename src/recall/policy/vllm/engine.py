@@ -147,7 +147,9 @@ class VllmPolicy:
         }
         if self._device == "cpu":
             cache = {"kv_cache_memory_bytes": int(settings.cache_gib * 2**30), "block_size": _CPU_BLOCK}
-            return arguments | cache | {"worker_extension_cls": WORKER}
+            # A prompt that is run in parts would step a seeded generator back, which torch cannot do on the CPU.
+            whole = {"enable_chunked_prefill": False}
+            return arguments | cache | whole | {"worker_extension_cls": WORKER}
         from vllm.config import WeightTransferConfig
 
         transfer = {"weight_transfer_config": WeightTransferConfig(backend="ipc")}
