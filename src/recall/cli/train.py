@@ -61,10 +61,12 @@ class Train(TrainRecipe):
         for name in ("dry_run", "ray_address"):
             if getattr(self, name):
                 raise ConfigError(f"--{name}: is for the engine verl, and engine is {recipe.engine!r}")
-        if recipe.engine != "local":
-            raise ConfigError(
-                f"engine {recipe.engine!r}: is started from Python so far; recall train has local and verl"
-            )
+        if recipe.engine == "trl":
+            if self.doctor and self.resume is None and self._doctor_objects(recipe, path):
+                return 1
+            from recall.cli.train_trl import train_on_trl
+
+            return train_on_trl(recipe, path, resume=self.resume is not None)
         return self._train_here(recipe, path)
 
     def _doctor_objects(self, recipe: TrainRecipe, path: Path) -> bool:

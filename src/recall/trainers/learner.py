@@ -153,7 +153,7 @@ class Learner:
                 "policy: an engine that returns text only cannot be trained on: what it sampled is not known; take "
                 "one that returns token ids"
             )
-        rate = self._rate(step, total_steps)
+        rate = self.settings.rate(step, total_steps)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         batch = zip(groups, batch_credits(groups, self.algorithm), strict=True)
@@ -182,12 +182,6 @@ class Learner:
                 sums = {name: sums.get(name, 0.0) + value for name, value in seen.items()}
                 updates += 1
         return metrics | {name: value / updates for name, value in sums.items()}
-
-    def _rate(self, step: int, total_steps: int) -> float:
-        first = self.settings.initial_rate
-        warm = first + (1 - first) * min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
-        passed = step / max(1, total_steps)
-        return self.settings.learning_rate * warm * (1 - (1 - self.settings.final_rate) * passed)
 
     def _step(self, groups: Sequence[Sequence[_Sample]], corrections: Mapping[int, Tensor] | None) -> dict[str, float]:
         """One optimizer step on some groups; gradients are those of the whole, however it is cut into passes."""

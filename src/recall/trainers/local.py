@@ -17,15 +17,16 @@ from typing import Any, Protocol
 import torch
 
 from recall.config import dump
-from recall.errors import ConfigError, RolloutError
+from recall.errors import ConfigError
 from recall.evaluation.local import LocalPlayer, load
-from recall.evaluation.play import seed_of, success, success_by_kind
+from recall.evaluation.play import seed_of, success_by_kind
 from recall.evaluation.splits import has_splits
 from recall.policy.vllm.engine import check_sampling
 from recall.store import Run, checkpoint_step
 from recall.trainers.curriculum import share_in_band
 from recall.trainers.following import PROBES, DriftWatch, Following, probes_of
 from recall.trainers.learner import Learner, batch_credits, varies
+from recall.trainers.measure import measure, refuse_only_faults
 from recall.trainers.metrics import MetricsLog, rollout_metrics, tools_share
 from recall.trainers.recipe import TrainRecipe
 from recall.trainers.shaping import reward_of
@@ -264,7 +265,7 @@ class LocalTrainer:
             label=f"{step}/{extra}/",
             seed=seed_of(self.recipe.seed, 1, step, extra),
         )
-        _refuse_only_faults(groups)
+        refuse_only_faults(groups)
         return groups
 
     async def _validate(self) -> dict[str, float]:
@@ -281,31 +282,20 @@ class LocalTrainer:
         self, step: int, tasks: Sequence[Task], *, save: bool, modes: Sequence[str] = ("sampled", "greedy")
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """Success by mode and kind, or by mode and split where there are several, and the metrics with all of it."""
-        found: dict[str, dict[str, float]] = {}
-        metrics: dict[str, float] = {}
-        for mode in modes:
-            sampling = self.sampling if mode == "sampled" else replace(self.sampling, temperature=0.0)
-            groups = await self.player.play(
-                tasks, samples=1, sampling=sampling, label=f"{mode}/{step}/", seed=seed_of(self.recipe.seed, 2)
-            )
-            _refuse_only_faults(groups)
-            found[mode] = {}
-            for split, of_split in self._by_split(groups):
-                rates = success_by_kind(of_split)
-                found[mode] |= rates if len(self.splits) == 1 else {split: success(of_split)}
-                metrics |= {f"val/{split}/{mode}/{kind}": rate for kind, rate in rates.items()}
-                if save and mode == "sampled" and self.recipe.save_trajectories:
-                    self.run.write_groups(step, of_split, split=split)
+        found, metrics = await measure(
+            self.player,
+            tasks,
+            self.sampling,
+            self.splits,
+            step=step,
+            seed=self.recipe.seed,
+            run=self.run if save and self.recipe.save_trajectories else None,
+            modes=modes,
+        )
         self.policy.stats()
         if save:
             self.log.append(step, metrics)
         return found, metrics
-
-    def _by_split(self, groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
-        """The groups of each split that is validated on."""
-        if len(self.splits) == 1:
-            return [(self.splits[0], list(groups))]
-        return [(split, [group for group in groups if group.task.split == split]) for split in self.splits]
 
     def _header(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
@@ -353,12 +343,6 @@ def open_run(path: Path, recipe: TrainRecipe, *, resume: bool) -> Run:
     if not resume:
         return Run.create(path, dump(recipe))
     return Run.open(path)
-
-
-def _refuse_only_faults(groups: Sequence[Group]) -> None:
-    faults = [trajectory.fault for group in groups for trajectory in group.trajectories]
-    if None not in faults:
-        raise RolloutError(f"all of {len(faults)} episodes failed, the first one by {faults[0]}")
 
 
 def _shuffled(groups: Sequence[Group], rng: random.Random) -> list[Group]:

@@ -11,6 +11,7 @@ from recall.environment import Limits
 from recall.errors import ConfigError
 from recall.evaluation.local import NANO_LIMITS, PolicySettings, SandboxSettings
 from recall.trainers.curriculum import CurriculumSettings
+from recall.trainers.trl.settings import TrlSettings
 from recall.trainers.verl.settings import ClusterSettings, VerlSettings
 
 if TYPE_CHECKING:
@@ -95,6 +96,12 @@ class LearnerSettings(Settings):
     importance_cap: float | None = Field(default=None, gt=0)
     """With a cap, log-probabilities are computed again before the update, and tokens are weighted by the ratio of these
     to the sampler's, at most the cap; corrects for an engine whose numbers differ from the trainer's."""
+
+    def rate(self, step: int, total_steps: int) -> float:
+        """The learning rate of a step, from 0, of a run."""
+        warm = self.initial_rate + (1 - self.initial_rate) * min(1.0, (step + 1) / (self.warmup_steps + 1))
+        passed = step / max(1, total_steps)
+        return self.learning_rate * warm * (1 - (1 - self.final_rate) * passed)
 
     @property
     def kl(self) -> float:
@@ -182,3 +189,4 @@ class TrainRecipe(Settings):
     tracking: TrackingSettings = TrackingSettings()
     cluster: ClusterSettings = ClusterSettings()
     verl: VerlSettings = VerlSettings()
+    trl: TrlSettings = TrlSettings()
