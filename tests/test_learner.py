@@ -274,6 +274,27 @@ def test_the_gap_between_engine_and_learner_is_taken_before_the_weights_move() -
     assert metrics["policy/kl_old"] > 1e-3
 
 
+def test_what_the_learner_saw_of_each_token_is_kept_from_its_first_look_where_it_looked() -> None:
+    batch = groups(model(), noise=0.3)
+    again = [replace(each) for each in batch[0].trajectories]
+    flat = Group(batch[0].task, again, [RewardResult(1.0, True)] * len(again))
+    learner = Learner(model(), LearnerSettings(minibatches=1, epochs=2, learning_rate=0.1, warmup_steps=0))
+    learner.update([*batch, flat], step=0, total_steps=1, seed=0)
+    *written, untouched = learner.seen.on([*batch, flat])
+    for before, after in zip(batch, written, strict=True):
+        for played, shown in zip(before.trajectories, after.trajectories, strict=True):
+            with torch.no_grad():
+                logprobs, entropies = logprobs_of(model(), played)
+            sampled = [segment for segment in shown.segments if segment.sampled]
+            found = [value for segment in sampled for value in segment.learner_logprobs or ()]
+            assert found == pytest.approx(logprobs.tolist(), abs=1e-4)
+            assert [v for s in sampled for v in s.entropies or ()] == pytest.approx(entropies.tolist(), abs=1e-4)
+            assert all(segment.entropies is None for segment in shown.segments if not segment.sampled)
+    assert len(written) == len(batch) > 0
+    learner.update([flat], step=1, total_steps=2, seed=0)
+    assert learner.seen.on([flat]) == [untouched] == [flat]
+
+
 def test_entropy_is_that_of_the_sampled_positions_and_its_bonus_a_gradient() -> None:
     batch = groups(model())
     with torch.no_grad():

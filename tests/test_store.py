@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recall.errors import ConfigError
-from recall.store import Run, StoredGroup, read_groups, write_groups
+from recall.store import FRAME_BYTES, Run, StoredGroup, read_groups, write_groups
 from recall.types import (
     AnswerType,
     CallRecord,
@@ -68,7 +68,8 @@ def segments(draw: st.DrawFn) -> Segment:
     if not draw(st.booleans()):
         return Segment(token_ids, None, draw(texts))
     logprobs = tuple(draw(numbers) for _ in token_ids)
-    return Segment(token_ids, logprobs, draw(texts), draw(st.none() | st.integers(0)))
+    seen = [tuple(draw(numbers) for _ in token_ids) if draw(st.booleans()) else None for _ in range(2)]
+    return Segment(token_ids, logprobs, draw(texts), draw(st.none() | st.integers(0)), draw(st.booleans()), *seen)
 
 
 calls = st.builds(CallRecord, st.integers(0), texts, objects, texts, st.sampled_from(CallStatus), numbers)
@@ -96,6 +97,7 @@ tasks = st.builds(
     texts,
     texts,
     st.integers(0),
+    st.none() | st.integers(0),
     texts,
     st.lists(objects, max_size=2).map(tuple),
     st.none() | objects,
@@ -123,6 +125,26 @@ def test_groups_written_and_read_back_are_equal(
     advantages = [stored.advantages or () for stored in groups]
     write_groups(path, [stored.group for stored in groups], step=12, split="held_out", advantages=advantages)
     assert list(read_groups(path)) == groups
+
+
+def test_a_large_file_is_of_several_frames_that_are_cut_between_groups(tmp_path: Path) -> None:
+    long = "x" * (FRAME_BYTES // 2)
+    played = Trajectory("t", (Segment((1,), None, long), Segment((2,), (-0.5,), long)), StopReason.DONE)
+    groups = [Group(Task(f"t{n}", "?", ()), [played] * 2, [RewardResult(0.0, False)] * 2) for n in range(3)]
+    path = a_run(tmp_path).write_groups(1, groups)
+    assert [stored.group for stored in read_groups(path)] == groups
+    rest, frames = path.read_bytes(), []
+    while rest:
+        decoder = zstandard.ZstdDecompressor().decompressobj()
+        lines = decoder.decompress(rest).splitlines()
+        frames.append([json.loads(line).get("group") for line in lines])
+        rest = decoder.unused_data
+    assert frames == [[None, 0, 0], [1, 1], [2, 2]]
+
+
+def test_what_no_learner_saw_takes_no_room(tmp_path: Path) -> None:
+    _, line = lines_of(a_run(tmp_path).write_groups(1, [a_group()]))
+    assert not {"entropies", "learner_logprobs"} & set(line["segments"][1])
 
 
 def test_groups_without_advantages_are_read_back_without(tmp_path: Path) -> None:

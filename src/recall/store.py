@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,8 +36,12 @@ from recall.types import (
 FORMAT = "recall-trajectories"
 VERSION = 1
 
+FRAME_BYTES = 4 << 20
+"""A file of trajectories is compressed in frames of about so many bytes, so that a line is read without the others."""
 _EVERY_LINE = ("id", "question", "ground_truth", "split", "depth", "kind")
 """What each trajectory says of its task; the rest stands in the first line of the group only."""
+_LEARNED = ("entropies", "learner_logprobs")
+"""What a learner says of the tokens of a segment, where one looked at it."""
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 """What the disk answers when the user has to act: full, over quota, too large, not permitted, read-only."""
 
@@ -295,9 +299,15 @@ def write_groups(
     def write(file: IO[bytes]) -> None:
         import zstandard
 
+        size, group = 0, None
         with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as stream:
-            for line in (header, *lines):
-                stream.write(json.dumps(line).encode() + b"\n")
+            for line in chain((header,), lines):
+                if size >= FRAME_BYTES and line["group"] != group:
+                    stream.flush(zstandard.FLUSH_FRAME)
+                    size = 0
+                data = json.dumps(line).encode() + b"\n"
+                stream.write(data)
+                size, group = size + len(data), line.get("group")
 
     write_atomic(path, write)
 
@@ -343,7 +353,7 @@ def _lines(group: Group, number: int, advantages: Sequence[float] | None) -> Ite
             "group": number,
             "task": task if index == 0 else {name: task[name] for name in _EVERY_LINE},
             **_fields(played),
-            "segments": [_fields(segment) for segment in played.segments],
+            "segments": [_segment_fields(segment) for segment in played.segments],
             "calls": [_fields(call) for call in played.calls],
             "reward": _fields(reward),
             "advantage": advantage,
@@ -353,6 +363,12 @@ def _lines(group: Group, number: int, advantages: Sequence[float] | None) -> Ite
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of a dataclass; unlike `dataclasses.asdict` it does not copy every token."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _segment_fields(segment: Segment) -> dict[str, Any]:
+    """A segment's fields, without what no learner saw of it."""
+    fields = _fields(segment)
+    return {name: fields[name] for name in fields if name not in _LEARNED or fields[name] is not None}
 
 
 def _stored(lines: Sequence[dict[str, Any]], step: int, split: str) -> StoredGroup:
@@ -391,6 +407,7 @@ def _segment(fields: Mapping[str, Any]) -> Segment:
         fields["text"],
         fields["policy_version"],
         fields.get("from_text", False),  # files written before there were text-only engines do not say
+        **{name: tuple(fields[name]) for name in _LEARNED if fields.get(name) is not None},
     )
 
 
@@ -398,7 +415,8 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     import zstandard
 
     try:
-        with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        decompress = zstandard.ZstdDecompressor().stream_reader
+        with open(path, "rb") as file, decompress(file, read_across_frames=True) as stream:
             for number, line in enumerate(io.BufferedReader(stream), 1):
                 yield _json_line(path, number, line)
     except FileNotFoundError:

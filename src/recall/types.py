@@ -197,10 +197,17 @@ class Segment:
     """The version of the weights that sampled the segment; None for the environment's."""
     from_text: bool = False
     """Whether the ids of a sampled segment are this side's reading of text; see `Completion.from_text`."""
+    entropies: tuple[float, ...] | None = None
+    """[n] nats of the learner's distribution at each sampled token; None where no learner looked at it."""
+    learner_logprobs: tuple[float, ...] | None = None
+    """[n] nats of the same ids under the learner when it first looked at them; None where it did not. The importance
+    ratio of a token is exp(learner's - sampler's)."""
 
     def __post_init__(self) -> None:
-        if self.logprobs is not None and len(self.logprobs) != len(self.token_ids):
-            raise ValueError(f"{len(self.logprobs)} logprobs for {len(self.token_ids)} tokens")
+        for name in ("logprobs", "entropies", "learner_logprobs"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.token_ids):
+                raise ValueError(f"{len(values)} {name} for {len(self.token_ids)} tokens")
 
     @property
     def sampled(self) -> bool:

@@ -170,7 +170,7 @@ await check("each colouring of tokens says what is known and what is not", async
   assert.match(await say("entropy"), /did not record the entropy/);
   assert.match(await say("ratio"), /did not record the trainer's log-probabilities/);
   assert.match(await say("logprob"), /the darker/);
-  assert.ok((await page.locator(".token.heat").count()) > 0);
+  await page.waitForSelector(".token.heat");
   await visit(page, `${base}#trajectory?run=long&row=0&show=tokens`);
   assert.match(await say("entropy"), /full at 3 nats/);
   await page.waitForSelector(".token.heat.h3");

@@ -21,6 +21,7 @@ from recall.policy.torch.layout import GroupLayout
 from recall.policy.torch.logprobs import token_logprobs
 from recall.trainers.algorithms import Algorithm, surrogate, token_weights, whitened
 from recall.trainers.recipe import LearnerSettings
+from recall.trainers.seen import Seen
 from recall.types import Group, Trajectory
 
 __all__ = ["Learner", "LearnerSettings", "batch_credits", "credits", "varies"]
@@ -33,6 +34,7 @@ GAPS = ("policy/logprob_gap_max", "policy/logprob_gap_mean")
 class _Sample:
     """One trajectory as the learner sees it."""
 
+    trajectory: Trajectory
     prompt: tuple[int, ...]
     response: list[int]
     mask: list[bool]
@@ -114,6 +116,8 @@ class Learner:
         if temperature <= 0:
             raise ConfigError("rollout.temperature: must be above 0 to learn from what was sampled")
         self.settings, self.algorithm, self._temperature = settings, settings.chosen(), temperature
+        self.seen = Seen()
+        """What the last update computed of each sampled token."""
         self._dtype = dtype
         self.model = model
         """What is trained."""
@@ -159,6 +163,7 @@ class Learner:
         batch = zip(groups, batch_credits(groups, self.algorithm), strict=True)
         rows = [_samples(group, advantages) for group, advantages in batch if any(advantages)]
         rows = [row for row in rows if row]
+        self.seen = Seen()
         metrics = {
             "groups/used": float(len(rows)),
             "groups/zero_variance": float(len(groups) - len(rows)),
@@ -219,6 +224,7 @@ class Learner:
         samples = [sample for group in groups for sample in group]
         layout, index, targets = self._layout(groups)
         logprobs, entropy = self._logprobs(self._decoder, layout, index, targets, with_entropy=True)
+        self.seen.take([sample.trajectory for sample in samples], logprobs, entropy)
         flat = [
             (value, sample.advantage, weight_of[id(sample)], number)
             for number, sample in enumerate(samples)
@@ -324,6 +330,7 @@ def _samples(group: Group, advantages: Sequence[float]) -> list[_Sample]:
 def _sample(trajectory: Trajectory, advantage: float) -> _Sample:
     start = len(trajectory.prompt_ids)
     return _Sample(
+        trajectory,
         trajectory.prompt_ids,
         trajectory.token_ids[start:],
         trajectory.mask[start:],

@@ -239,7 +239,7 @@ class LocalTrainer:
         self.progress.trajectories += sum(len(group.trajectories) for group in groups)
         if recipe.save_trajectories:
             advantages = batch_credits(groups, self.learner.algorithm)
-            self.run.write_groups(step + 1, groups, advantages=advantages)
+            self.run.write_groups(step + 1, self.learner.seen.on(groups), advantages=advantages)
         ended = time.perf_counter()
         return {
             **rollout_metrics(groups),
