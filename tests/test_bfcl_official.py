@@ -267,6 +267,7 @@ def test_recall_train_takes_steps_on_dialogues_over_the_backends(
         "validation.splits": "validation,new_backends",
         "validation.final_tasks": "2",
         "learner.warmup_steps": "0",
+        "doctor": "false",  # it would rightly say that nano, this hot, writes no call that can be parsed
     }
     flags = [part for name, value in given.items() for part in (f"--{name}", value)]
     assert main(["train", "--run", str(tmp_path / "run"), *flags]) == 0
