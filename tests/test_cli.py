@@ -247,7 +247,8 @@ def test_a_run_is_summarised(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_trajectory_is_shown_without_what_could_drive_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["show", str(a_run(tmp_path)), "--step", "2", "--limit", "1"]) == 0
+    asked = ["show", str(a_run(tmp_path)), "--step", "2", "--limit", "1"]
+    assert main([*asked, "--cache", str(tmp_path / "cache")]) == 0
     text = said(capsys)
     assert "reward 0.900 correct  advantage +0.450" in text
     assert "policy, mean logprob -0.500, 2 tokens\nI add.␛[31m" in text
@@ -259,8 +260,23 @@ def test_a_trajectory_is_shown_without_what_could_drive_a_terminal(
 def test_a_step_that_was_not_kept_is_refused_with_those_that_were(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["show", str(a_run(tmp_path)), "--step", "1"]) == 2
-    assert "no train trajectories of step 1; it has 2" in complained(capsys)
+    cache = str(tmp_path / "cache")
+    assert main(["show", str(a_run(tmp_path)), "--step", "1", "--cache", cache]) == 2
+    assert "no trajectory matches; of 2 there are train: 1, steps 2 to 2" in complained(capsys)
+
+
+def test_trajectories_are_filtered_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["show", str(a_run(tmp_path)), "--lines", "--cache", str(tmp_path / "cache")]
+    assert main([*asked, "--reward", "0.5.."]) == 0
+    text = said(capsys)
+    assert "correct  true 1  false 0" in text
+    assert len([line for line in text.splitlines() if "✓" in line or "✗" in line]) == 1
+    assert main([*asked, "--sort", "reward"]) == 0
+    rewards = [line.split()[3] for line in said(capsys).splitlines() if "✓" in line or "✗" in line]
+    assert rewards == sorted(rewards)
+    assert len(rewards) == 2
+    assert main([*asked, "--reward", "high"]) == 2
+    assert "reward: 'high' is not accepted" in complained(capsys)
 
 
 def test_tasks_are_inspected_and_bad_rows_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
