@@ -332,7 +332,7 @@ def test_an_interrupted_command_says_so_in_one_line(tmp_path: Path) -> None:
         with open(fifo, "w") as rows:
             rows.write(json.dumps({"transcript": GOOD, "ground_truth": "4"}) + "\n")
             rows.flush()
-            time.sleep(0.3)
+            time.sleep(1.0)  # past its imports, which may swallow an interrupt
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130
         assert process.stderr
