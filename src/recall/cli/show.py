@@ -1,65 +1,99 @@
 """`recall show`: a run, or its trajectories, as text in a terminal. Pages and pictures are `viewer/`'s."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recall import store
-from recall.config import Positional, Settings
+from recall.config import Positional
 from recall.errors import ConfigError
 from recall.types import CallRecord, RewardResult, Segment, Task, Trajectory
+from recall.viewer.index.find import Filter
+
+if TYPE_CHECKING:
+    from recall.viewer.index.index import Snapshot
 
 
-class Show(Settings):
-    """Summarise a run; with --step, print the trajectories of that step. A trajectories file is printed as it is."""
+_COLUMNS = "{:>8} {:>6} {:1}  {:>7} {:>6} {:>5} {:>6}  {}"
+
+
+class Show(Filter):
+    """Summarise a run; with a filter, print the trajectories that match, by the same filters as `recall view`.
+
+    With --lines each is one line, and counts come before them. A trajectories file is printed as it is.
+    """
 
     run: Positional[Path]
     """A run directory, or one of its trajectories files."""
-    step: int | None = None
-    """The step whose trajectories are printed; none summarises the run."""
-    split: str = "train"
-    """The split of the trajectories."""
-    task: str | None = None
-    """Print only the trajectories of the task with this id."""
+    lines: bool = False
+    """Print a line for each, and how many there are of which sort."""
     limit: int = 3
     """Print at most so many trajectories."""
     prompt: bool = False
     """Print the prompt too."""
+    cache: Path | None = None
+    """Where indexes of trajectories are kept; by default recall/window in the user's cache directory."""
 
     def main(self) -> int:
         """Print."""
         from recall.viewer.text import visible
 
-        lines = self._trajectories(self._file()) if self.step is not None or self.run.is_file() else self._summary()
-        for line in lines:
+        for line in self._lines():
             print(visible(line))
         return 0
 
-    def _file(self) -> Path:
+    def _lines(self) -> Iterator[str]:
+        asked = {name for name, field in Filter.model_fields.items() if getattr(self, name) != field.default}
+        asked -= {"limit"}
         if self.run.is_file():
+            if asked - {"task"} or self.lines:
+                raise ConfigError(f"{self.run}: filters other than --task need the run directory, not one of its files")
+            return self._of_file(self.run)
+        return self._matching() if asked or self.lines else self._summary()
+
+    def _matching(self) -> Iterator[str]:
+        from recall.viewer.index.find import brief, facets, find
+        from recall.viewer.index.index import RunIndex
+
+        run = self._run()
+        index = RunIndex(run, self.cache).refresh()
+        found = find(index, self)
+        if not found.total:
+            raise ConfigError(f"{run}: no trajectory matches; of {index.rows} there are {_kept(store.Run(run))}")
+        if self.lines:
+            for name, counts in facets(index, found.mask).items():
+                most = sorted(counts.items(), key=lambda item: -item[1])[:8]
+                yield f"{name:8} " + "  ".join(f"{text} {count:,}" for text, count in most)
+            yield ""
+            yield _COLUMNS.format("row", "step", "", "reward", "adv", "calls", "tokens", "stop, question → answer")
+            yield from map(_line, brief(index, found.rows))
+        else:
+            yield from self._whole(index, found.rows)
+        if found.total > self.start + len(found.rows):
+            first = f"the first {len(found.rows)}" if not self.start else f"{len(found.rows)} from {self.start} on"
+            yield f"({first} of {found.total:,}; --limit shows more)"
+
+    def _whole(self, index: "Snapshot", rows: Sequence[int]) -> Iterator[str]:
+        from recall.replay.recorded import of_rows
+
+        kept = {each.row: each for each in of_rows(index, rows)}
+        for each in (kept[row] for row in rows):
+            advantage = float(index.columns["advantage"][each.row])
+            place = f"row {each.row}  step {each.step} {index.file(each.row).split}"
+            credit = None if advantage != advantage else advantage
+            yield from trajectory_lines(each.task, each.trajectory, each.reward, place, credit, self.prompt)
+
+    def _run(self) -> Path:
+        """The run directory, or that of an evaluation that kept its trajectories."""
+        if (self.run / "trajectories").is_dir():
             return self.run
-        files = store.Run.open(self.run).trajectory_files(self.split)
-        for file in files:
-            if file.step == self.step:
-                return file.path
-        steps = ", ".join(str(file.step) for file in files) or "none"
-        raise ConfigError(f"--step: {self.run} has no {self.split} trajectories of step {self.step}; it has {steps}")
+        return store.Run.open(self.run).path
 
-    def _summary(self) -> Iterator[str]:
-        run = store.Run.open(self.run)
-        rows = run.read_metrics()
-        yield f"run {run.path}"
-        yield f"  metrics       {len(rows)} rows" + (f", steps {rows[0]['step']} to {rows[-1]['step']}" if rows else "")
-        for split in sorted({file.split for file in run.trajectory_files()}):
-            yield f"  trajectories  {split}: {_steps([file.step for file in run.trajectory_files(split)])}"
-        yield f"  checkpoints   {_steps([store.checkpoint_step(path) for path in run.checkpoints()])}"
-        yield from _metrics_table(rows)
-
-    def _trajectories(self, file: Path) -> Iterator[str]:
+    def _of_file(self, file: Path) -> Iterator[str]:
         printed = 0
         for stored in store.read_groups(file):
             group = stored.group
-            if self.task not in (None, group.task.id):
+            if self.task not in ("", group.task.id):
                 continue
             for index, (trajectory, reward) in enumerate(zip(group.trajectories, group.rewards, strict=True)):
                 if printed == self.limit:
@@ -72,6 +106,16 @@ class Show(Settings):
                 )
         if not printed:
             raise ConfigError(f"--task: {file} has no task {self.task!r}" if self.task else f"{file}: no trajectories")
+
+    def _summary(self) -> Iterator[str]:
+        run = store.Run.open(self.run)
+        rows = run.read_metrics()
+        yield f"run {run.path}"
+        yield f"  metrics       {len(rows)} rows" + (f", steps {rows[0]['step']} to {rows[-1]['step']}" if rows else "")
+        for split, steps in _splits(run):
+            yield f"  trajectories  {split}: {steps}"
+        yield f"  checkpoints   {_steps([store.checkpoint_step(path) for path in run.checkpoints()])}"
+        yield from _metrics_table(rows)
 
 
 def trajectory_lines(
@@ -114,6 +158,25 @@ def _segment_lines(segment: Segment) -> Iterator[str]:
 def _call_line(call: CallRecord) -> str:
     result = call.result.replace("\n", "⏎")
     return f"   turn {call.turn} {call.name or '(malformed)'} → {call.status}, {call.duration_s:.3f} s: {result[:100]}"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """One trajectory of a list."""
+    advantage = "" if row["advantage"] is None else f"{row['advantage']:+.2f}"
+    reward = "" if row["reward"] is None else f"{row['reward']:.3f}"
+    said = f"{row['stop']}, {row['question'][:80]} → {row['answer'][:40] or row['problem'][:60]}".replace("\n", "⏎")
+    mark = "✓" if row["correct"] else "✗"
+    return _COLUMNS.format(row["row"], row["step"], mark, reward, advantage, row["calls"], row["tokens"], said)
+
+
+def _splits(run: store.Run) -> list[tuple[str, str]]:
+    """The splits that trajectories were kept of, each with its steps in words."""
+    splits = sorted({file.split for file in run.trajectory_files()})
+    return [(split, _steps([file.step for file in run.trajectory_files(split)])) for split in splits]
+
+
+def _kept(run: store.Run) -> str:
+    return "; ".join(f"{split}: {steps}" for split, steps in _splits(run)) or "none"
 
 
 def _steps(steps: Sequence[int]) -> str:

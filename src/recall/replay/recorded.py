@@ -1,6 +1,6 @@
 """The recorded trajectories that a filter chooses, as they were written, with their tasks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from recall.store import read_groups
@@ -39,6 +39,15 @@ def recorded(index: Snapshot, wanted: Filter, most: int) -> Iterator[Recorded]:
         rows += found
         if len(found) < part.limit:
             break
+    yield from of_rows(index, rows)
+
+
+def of_rows(index: Snapshot, rows: Sequence[int]) -> Iterator[Recorded]:
+    """The trajectories of some rows, in the order of their files.
+
+    Raises:
+        ConfigError: a file is damaged.
+    """
     by_file: dict[int, list[int]] = {}
     for row in sorted(rows):
         by_file.setdefault(int(index.columns["file"][row]), []).append(row)
