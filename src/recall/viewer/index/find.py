@@ -39,8 +39,9 @@ RANGES = (
 _COLUMN = {"reward": "score"}
 SORTS = (*RANGES, "tools_s", "slowest_s", "malformed")
 """What trajectories are sorted by; parts of rewards come on top, as `part:NAME`."""
-MAX_FOUND = 200_000
-"""Trajectories that a search of words finds at most, the newest ones."""
+MAX_FOUND = 40_000
+"""Trajectories that a search of words finds at most: the newest ones between the first and the last that the other
+filters let through."""
 
 
 class Filter(Settings):
@@ -157,7 +158,7 @@ def matching(index: Snapshot, wanted: Filter) -> tuple[Mask, bool]:
         mask &= index.columns["task"] == task_number(index, wanted.task)
     if not wanted.text:
         return mask, False
-    said, cut = _saying(index, wanted.text)
+    said, cut = _saying(index, wanted.text, np.flatnonzero(mask))
     return mask & said, cut
 
 
@@ -309,13 +310,16 @@ def _sorted(index: Snapshot, rows: NDArray[np.int64], text: str, count: int) -> 
     return rows[np.argsort(keys, kind="stable")]
 
 
-def _saying(index: Snapshot, text: str) -> tuple[Mask, bool]:
+def _saying(index: Snapshot, text: str, among: NDArray[np.int64]) -> tuple[Mask, bool]:
     query = match_query(text)
     mask = np.zeros(index.rows, bool)
+    if not len(among):
+        return mask, False
     with index.database() as database:
         try:
             said = database.execute(
-                "select rowid from said where said match ? order by rowid desc limit ?", (query, MAX_FOUND)
+                "select rowid from said where said match ? and rowid between ? and ? order by rowid desc limit ?",
+                (query, int(among[0]), int(among[-1]), MAX_FOUND),
             ).fetchall()
             asked = database.execute("select rowid from asked where asked match ?", (query,)).fetchall()
         except sqlite3.OperationalError as error:

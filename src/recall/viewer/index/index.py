@@ -15,11 +15,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 from recall.errors import ConfigError
-from recall.viewer.index.columns import Column, append, open_columns, part
+from recall.viewer.index.columns import TYPES, Column, append, open_columns, part
 from recall.viewer.index.frames import Place
 from recall.viewer.index.reading import BATCH, Chunk, Told, read_files
 
@@ -230,9 +231,12 @@ class _Taking:
         self.uncommitted = 0
         """Rows since the last commit."""
         self._file: int = found[1]
+        self._held: list[Mapping[str, Sequence[Any]]] = []
+        """Columns of rows that are not written yet; files are many and small, and columns take to few large writes."""
 
     def commit(self) -> None:
         """Make what was taken in count."""
+        self._flush()
         self._database.execute("commit")
         self.uncommitted = 0
 
@@ -266,7 +270,7 @@ class _Taking:
         known = self._all("part")
         for name, number in known.items():
             values[part(number)] = [parts.get(name, math.nan) for parts in fields["parts"]]
-        append(self._folder, start, values, len(known))
+        self._held.append(values)
         numbers = range(start, start + count)
         self._database.executemany(
             "insert or replace into short values (?, ?, ?)",
@@ -277,6 +281,20 @@ class _Taking:
         )
         self.rows += count
         self.uncommitted += count
+        if sum(len(each["file"]) for each in self._held) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        counts = [len(each["file"]) for each in self._held]
+        names = [*TYPES, *map(part, range(len(self._all("part"))))]
+        held = list(zip(self._held, counts, strict=True))
+        values = {
+            name: list(chain.from_iterable(each.get(name) or repeat(math.nan, count) for each, count in held))
+            for name in names
+        }
+        if held:
+            append(self._folder, self.rows - sum(counts), values, len(names) - len(TYPES))
+        self._held = []
 
     def _tasks(self, fields: Mapping[str, Sequence[Any]]) -> list[int]:
         known: dict[str, int] = {}
