@@ -40,7 +40,7 @@ def train_on_trl(recipe: TrainRecipe, path: Path, *, resume: bool) -> int:
     run = open_run(path, recipe, resume=resume) if first else None
     try:
         with LiveView() if first else nullcontext(Quiet()) as view:
-            trainer = TrlTrainer(recipe, run, view, resume=resume)
+            trainer = TrlTrainer(recipe, run, view, path=path, resume=resume)
 
             def interrupt(number: int, frame: FrameType | None) -> None:
                 trainer.request_stop()

@@ -3,6 +3,7 @@
 With several processes (`accelerate launch`) each plays its share of a step; the first one writes.
 """
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -52,13 +53,22 @@ NAMES = {
 class TrlTrainer:
     """Trains one policy by one recipe."""
 
-    def __init__(self, recipe: TrainRecipe, run: Run | None, observer: Observer, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        recipe: TrainRecipe,
+        run: Run | None,
+        observer: Observer,
+        *,
+        path: Path | None = None,
+        resume: bool = False,
+    ) -> None:
         """Load everything that can fail for the user's reasons before anything long starts.
 
         Args:
             recipe: what to do.
             run: the run directory; None in all processes but the first.
             observer: watches the run.
+            path: of the run directory, in the processes without a run.
             resume: go on from TRL's last checkpoint in the run.
 
         Raises:
@@ -68,6 +78,7 @@ class TrlTrainer:
         check(recipe)
         check_installed()
         self.recipe, self.run, self.observer, self._resume = recipe, run, observer, resume
+        self._shared = path or Path.cwd()
         if resume and run is not None and (run.path / SUMMARY).exists():
             raise ConfigError(f"{run.path}: the run is finished; there is nothing to resume")
         self.log = None if run is None else MetricsLog(run, tensorboard=recipe.tensorboard, recipe=recipe)
@@ -110,13 +121,14 @@ class TrlTrainer:
             before=self._moved,
             seed=recipe.seed,
         )
-        self._stopping = False
+        self.stopping = False
+        """Whether to end after the step under way."""
         self._trajectories = 0
         self._found: dict[str, float] = {}
 
     def request_stop(self) -> None:
         """Finish the step under way, write a checkpoint, and end."""
-        self._stopping = True
+        self.stopping = True
 
     def train(self) -> Outcome:
         """Run the recipe to its end, or to a requested stop.
@@ -128,12 +140,13 @@ class TrlTrainer:
         trainer = self._trl()
         began = time.monotonic()
         try:
-            before = self._measure(0, self.final, save=True) if not self._resume else {}
-            if before:
-                self.observer.baseline(before["sampled"])
-            done = self._last_step() if self._resume else 0
+            before = self._before()
+            self.observer.baseline(before.get("sampled", {}))
+            done, checkpoint = self._last_checkpoint() if self._resume else (0, None)
+            if self._resume and self.run is not None:
+                self.run.truncate_after(done)
             self.observer.start(self.recipe.steps, self._header(), done=done)
-            trainer.train(resume_from_checkpoint=self._checkpoint() if self._resume else None)
+            trainer.train(resume_from_checkpoint=checkpoint)
             step = trainer.state.global_step // updates_per_step(self.recipe.learner)
             if step < self.recipe.steps:
                 self.observer.note(f"stopped at step {step}; go on with --resume {self.run.path if self.run else ''}")
@@ -173,7 +186,7 @@ class TrlTrainer:
         recipe = self.recipe
         settings = arguments(
             recipe,
-            (self.run.path if self.run else Path.cwd()) / CHECKPOINTS,
+            self._output(),
             processes=_processes(),
             bfloat16=self._loaded.dtype == torch.bfloat16,
             cpu=self._loaded.device.type == "cpu",
@@ -234,6 +247,17 @@ class TrlTrainer:
         """The weights are those after `step` optimizer steps."""
         self._local.policy.version = step
 
+    def _before(self) -> dict[str, dict[str, float]]:
+        """Success before training, of a run that goes on as it was found then."""
+        path = None if self.run is None else self.run.path / CHECKPOINTS / "before.json"
+        if self._resume and path is not None and path.exists():
+            known: dict[str, dict[str, float]] = json.loads(path.read_text(encoding="utf-8"))
+            return known
+        found = self._measure(0, self.final, save=True)
+        if self.run is not None:
+            self.run.write_json(f"{CHECKPOINTS}/before.json", found)
+        return found
+
     def _measure(self, step: int, tasks: Sequence[Any], *, save: bool) -> dict[str, dict[str, float]]:
         """Success of the model as it is, by mode and kind; nothing in all processes but the first."""
         if self.run is None or self.log is None:
@@ -283,22 +307,23 @@ class TrlTrainer:
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
-    def _checkpoint(self) -> str:
-        found = sorted(self._checkpoints())
+    def _last_checkpoint(self) -> tuple[int, str]:
+        """The step of TRL's last checkpoint, and where it is.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = []
+        for path in self._output().glob("checkpoint-*"):
+            with suppress(ValueError):
+                found.append((int(path.name.removeprefix("checkpoint-")), str(path)))
         if not found:
             raise ConfigError("--resume: TRL has left no checkpoint yet")
-        return str(found[-1][1])
+        updates, path_of_last = max(found)
+        return updates // updates_per_step(self.recipe.learner), path_of_last
 
-    def _checkpoints(self) -> list[tuple[int, Path]]:
-        root = (self.run.path if self.run else Path.cwd()) / CHECKPOINTS
-        found = []
-        for path in root.glob("checkpoint-*"):
-            with suppress(ValueError):
-                found.append((int(path.name.removeprefix("checkpoint-")), path))
-        return found
-
-    def _last_step(self) -> int:
-        return max((step for step, _ in self._checkpoints()), default=0) // updates_per_step(self.recipe.learner)
+    def _output(self) -> Path:
+        return (self.run.path if self.run else self._shared) / CHECKPOINTS
 
     def _header(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
@@ -335,10 +360,15 @@ def _callback(owner: TrlTrainer) -> Any:
             now = time.perf_counter()
             owner.learned(state.global_step, _means(self._logged), now - self._since)
             self._logged, self._since = [], time.perf_counter()
+            self._stop(control)
+
+        def _stop(self, control: Any) -> None:
+            if owner.stopping:
+                control.should_training_stop = control.should_save = True
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-            if owner._stopping and state.global_step % updates_per_step(owner.recipe.learner) == 0:
-                control.should_training_stop = control.should_save = True
+            if state.global_step % updates_per_step(owner.recipe.learner) == 0:
+                self._stop(control)
             return control
 
     return Steps()
