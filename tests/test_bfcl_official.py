@@ -26,6 +26,7 @@ from recall.evaluation.bfcl.training.tasks import CALLS
 from recall.evaluation.local import PolicySettings, SandboxSettings, load
 from recall.rewards.outcome import exact
 from recall.rollout import rollout
+from recall.store import Run, read_groups
 from recall.types import Sampling, Task, ToolCall
 
 PYTHON = os.environ.get("RECALL_BFCL_PYTHON", "")
@@ -159,6 +160,14 @@ def test_nano_plays_and_is_judged_end_to_end(tmp_path: Path, capsys: pytest.Capt
     found = played(capsys, *limits, "--entries", "2", "--official", "--out", str(tmp_path / "nano"))
     assert (found["entries"], found["compared"], found["differing"]) == (34, 34, [])
     assert found["categories"]["multi_turn_base"]["errors"] == {"multi_turn:force_terminated": 2}
+    files = Run(tmp_path / "nano").trajectory_files()
+    behind = [(file.split, stored.group) for file in files for stored in read_groups(file.path)]
+    verdicts = {verdict.id: verdict for verdict in read_verdicts(tmp_path / "nano") if verdict.turns}
+    assert {group.task.id for _, group in behind} == set(verdicts)
+    for category, group in behind:
+        verdict = verdicts[group.task.id]
+        assert (category, group.rewards[0].correct) == (verdict.category, verdict.valid)
+        assert group.trajectories[0].turns == verdict.turns
     assert main(["eval", "bfcl", "compare", str(tmp_path / "nano"), str(tmp_path / "nano"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fixed"] == []
 

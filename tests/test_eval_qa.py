@@ -22,6 +22,7 @@ from recall.renderer import ChatMLRenderer, ResearchRenderer
 from recall.retriever.base import Passage
 from recall.retriever.build import BuildSettings, build
 from recall.retriever.fixed import FixedRetriever
+from recall.store import Run, read_groups
 from recall.tool_calls import SEARCH, format_call, format_search
 from recall.types import ToolCall
 from test_search_tool import serving as searching
@@ -130,7 +131,11 @@ def test_every_method_runs_from_the_command_line_and_goes_on(
     assert len(model.asked) == 2 * before
     assert evaluate(capsys, *out)["ages"] == found
     assert len(model.asked) == 2 * before
-    manifest = json.loads((tmp_path / "out" / "ages" / "manifest.json").read_text())
+    folder = tmp_path / "out" / "ages"
+    behind = [stored.group for file in Run(folder).trajectory_files("qa") for stored in read_groups(file.path)]
+    assert len({group.task.id for group in behind}) == len(behind) == 4
+    assert sum(group.rewards[0].correct for group in behind) == 4 * em
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["method"] == method
     if searched:
         assert manifest["retriever"]["kind"] == "bm25"

@@ -15,9 +15,10 @@ import pytest
 
 from recall.cli import main
 from recall.errors import ConfigError
+from recall.evaluation.kept import Kept
 from recall.serving.access import Token
 from recall.store import Run
-from recall.types import Group
+from recall.types import Group, RewardResult, Segment, StopReason, Task, Trajectory
 from recall.viewer.index.fetch import trajectories
 from recall.viewer.index.find import Filter, find, match_query
 from recall.viewer.index.index import RunIndex, Snapshot
@@ -410,6 +411,29 @@ def test_what_health_points_at_can_be_filtered_by(snapshot: Snapshot) -> None:
 
 
 # The copy, and the page's own code.
+
+
+def test_an_entry_of_an_evaluation_leads_to_the_latest_trajectory_behind_it(tmp_path: Path) -> None:
+    def group(task: str, answer: str) -> Group:
+        played = Trajectory(task, (Segment((1,)), Segment((2,), (-0.5,), answer)), StopReason.DONE, answer)
+        return Group(Task(task, "?", ("a",)), [played], [RewardResult(1.0, True)])
+
+    folder = tmp_path / "runs" / "qa"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    (folder / "results.jsonl").write_text("".join(json.dumps({"id": f"q{n}", "em": 1.0}) + "\n" for n in range(4)))
+    for answers in (("fault", "a", "a"), ("again",)):  # an entry that failed through a fault of ours is asked again
+        kept = Kept(folder, part=2)
+        for number, answer in enumerate(answers):
+            kept.add("qa", group(f"q{number}", answer))
+        kept.close()
+    views = Views(Folder(tmp_path / "runs"), tmp_path / "cache", wait_s=None)
+    rows = {row["id"]: row["trajectory"] for row in views.evaluation("qa")["rows"]}
+    said = {name: None if row is None else views.raw("qa", row)["answer"] for name, row in rows.items()}
+    listed = views.listing("qa", Filter())
+    views.close()
+    assert said == {"q0": "again", "q1": "a", "q2": "a", "q3": None}
+    assert (listed["total"], listed["rows"][0]["task"]) == (4, "q0")
 
 
 def test_a_copy_holds_what_the_server_answers(views: Views, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from recall.evaluation.kept import Kept
 from recall.store import Run
 from recall.types import CallRecord, CallStatus, Group, RewardResult, Segment, StopReason, Task, ToolSpec, Trajectory
 from synthetic_run import make_run
@@ -87,7 +89,7 @@ def evaluations(root: Path) -> None:
         folder = root / name
         folder.mkdir()
         (folder / "manifest.json").write_text(json.dumps({"format": 1, "policy": {"model": name}, "temperature": 0}))
-        rows = []
+        rows: list[dict[str, Any]] = []
         for number in range(10):
             right = float((number * 7) % 10 < solved)
             rows.append(
@@ -97,6 +99,15 @@ def evaluations(root: Path) -> None:
                  "texts": ["<think>I search.</think>", f"\\boxed{{{'Ada' if right else 'Bob'}}}"], "duration_s": 1.5}
             )  # fmt: skip
         (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"torn')
+        kept = Kept(folder)
+        for row in rows:
+            task = Task(row["id"], row["question"], tuple(row["accepted"]), split="qa", kind=row["kind"])
+            said = f"I looked it up. \\boxed{{{row['prediction']}}}"
+            words = tuple(map(ord, said))
+            segments = (Segment((60, 62), None, "<>"), Segment(words, (-0.25,) * len(words), said, 0))
+            played = Trajectory(row["id"], segments, StopReason.DONE, row["prediction"])
+            kept.add("qa", Group(task, [played], [RewardResult(row["em"], bool(row["em"]), {"f1": row["f1"]})]))
+        kept.close()
     folder = root / "bfcl"
     folder.mkdir()
     (folder / "manifest.json").write_text(json.dumps({"categories": ["simple_python"], "policy": "oracle"}))

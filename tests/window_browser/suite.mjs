@@ -238,6 +238,14 @@ await check("evaluations lie beside each other", async () => {
   assert.match(await page.locator("main .lead[role=status]").innerText(), /4 entries, 4 right; before, 0/);
   await page.locator(".entry summary").first().click();
   assert.equal(await page.locator(".entry .columns > article").count(), 2);
+  await page.waitForFunction(() => document.querySelectorAll(".entry .conversation").length === 2);
+  await page.locator(".entry .action", { hasText: "The trajectory behind it" }).last().click();
+  await page.waitForSelector("main[data-view=trajectory]:not([aria-busy])");
+  assert.match(await page.locator("#crumbs").innerText(), /Entries/);
+  await page.keyboard.press("u");
+  await page.waitForSelector("main[data-view=evaluation]:not([aria-busy])");
+  await visit(page, `${base}#list?run=qa-after`);
+  assert.match(await page.locator("main .lead[role=status]").innerText(), /10 trajectories, 70 % right/);
   await context.close();
 });
 

@@ -59,6 +59,8 @@ class EvalBfcl(Settings):
     """Of sampling; the leaderboard's own is 0.001."""
     seed: int = 0
     """Of sampling."""
+    save_trajectories: bool = True
+    """Keep the episodes behind the verdicts, for recall view and recall show."""
     policy: ServedPolicySettings = ServedPolicySettings()
     limits: Limits = BFCL_LIMITS
 
@@ -145,8 +147,10 @@ class EvalBfcl(Settings):
         from recall.evaluation.bfcl.play import Judged
         from recall.evaluation.bfcl.script import SCRIPTS, PlayedScript
         from recall.evaluation.engines import open_engine
+        from recall.evaluation.kept import Kept
         from recall.types import Sampling
 
+        kept = Kept(verdicts.path)
         async with open_engine(self.policy) as engine:
             policy, limits = engine.policy, self.limits if self.script is None else WIDE
             renderer: Any = engine.renderer  # every dialect also writes calls
@@ -159,8 +163,12 @@ class EvalBfcl(Settings):
                 limits=limits,
                 sampling=Sampling(self.temperature, max_tokens=limits.max_turn_tokens),
                 memory=verdicts.path / "result" / MODEL,
+                kept=kept if self.save_trajectories else None,
             )
-            await self._shown(judged, entries, verdicts)
+            try:
+                await self._shown(judged, entries, verdicts)
+            finally:
+                kept.close()
 
     async def _shown(self, judged: "Judged", entries: "list[Entry]", verdicts: "Verdicts") -> None:
         import sys

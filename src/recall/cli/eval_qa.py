@@ -57,6 +57,8 @@ class EvalQa(Settings):
     """Of sampling."""
     policy: ServedPolicySettings = ServedPolicySettings()
     judge: JudgeSettings = JudgeSettings()
+    save_trajectories: bool = True
+    """Keep the episodes behind the answers, for recall view and recall show."""
     limits: Limits = QA_LIMITS
     open: OpenSettings = OpenSettings()
     sandbox: SandboxSettings = SandboxSettings()
@@ -122,6 +124,7 @@ class EvalQa(Settings):
         return summary
 
     async def _ask(self, plan: Plan, questions: "list[Question]", results: "Results", name: str) -> None:
+        from recall.evaluation.kept import Kept
         from recall.evaluation.qa.run import run
         from recall.evaluation.qa.setup import open_method
 
@@ -130,7 +133,19 @@ class EvalQa(Settings):
             return
         async with open_method(plan, questions) as method:
             with _Progress(name, len(questions), len(questions) - todo) as progress:
-                await run(method, questions, results, seed=self.seed, at_once=self.at_once, told=progress.advance)
+                kept = Kept(results.path)
+                try:
+                    await run(
+                        method,
+                        questions,
+                        results,
+                        seed=self.seed,
+                        at_once=self.at_once,
+                        told=progress.advance,
+                        kept=kept if self.save_trajectories else None,
+                    )
+                finally:
+                    kept.close()
 
     async def _judge(self, rows: "list[Row]", results: "Results", name: str) -> dict[str, bool]:
         from recall.evaluation.qa.judge import judge

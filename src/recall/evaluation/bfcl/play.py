@@ -12,11 +12,12 @@ from recall.evaluation.bfcl.checkers import Checkers
 from recall.evaluation.bfcl.entries import Entry
 from recall.evaluation.bfcl.environment import BfclEnvironment, Played
 from recall.evaluation.bfcl.judge import judge
+from recall.evaluation.kept import Kept
 from recall.evaluation.play import seed_of
 from recall.policy.base import Policy
 from recall.renderer import Renderer
 from recall.rollout import rollout
-from recall.types import CallStatus, Sampling, Trajectory
+from recall.types import CallStatus, Group, RewardResult, Sampling, Task, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Judged:
     """How turns are sampled."""
     memory: Path = Path()
     """The folder where what memories hold is kept between entries."""
+    kept: Kept | None = None
+    """Takes the episode behind each verdict."""
 
     async def entry(self, entry: Entry, place: int, *, seed: int = 0) -> Verdict:
         """Play one entry.
@@ -100,6 +103,10 @@ class Judged:
         )
         played = _recorded(env.played, entry, trajectory)
         verdict = await judge(entry, played, self.checkers)
+        if self.kept is not None:
+            task = Task(entry.id, "\n".join(_asked(entry)), (), "", env.tools, data_source="bfcl", kind=entry.category)
+            reward = RewardResult(float(verdict["valid"]), bool(verdict["valid"]))
+            self.kept.add(entry.category, Group(task, [trajectory], [reward]))
         return Verdict(
             id=entry.id,
             category=entry.category,

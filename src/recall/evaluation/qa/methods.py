@@ -44,6 +44,8 @@ class Outcome:
     """What of ours failed; the question is then asked anew when the run goes on."""
     texts: tuple[str, ...] = ()
     """What the policy wrote, turn by turn."""
+    played: tuple[Trajectory, ...] = ()
+    """The episodes that were played for it, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +145,5 @@ def outcome_of(
         duration_s=duration_s,
         fault=fault,
         texts=tuple(segment.text for segment in segments if segment.sampled),
+        played=tuple(played),
     )

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from recall.datasets.qa import Question
 from recall.errors import ConfigError, RolloutError
+from recall.evaluation.kept import Kept
 from recall.evaluation.play import seed_of
 from recall.evaluation.qa.measures import measure
 from recall.evaluation.qa.methods import Ask, Method, Outcome
 from recall.evaluation.qa.results import Results, Row
+from recall.types import Group, RewardResult, Task
 
 _LEAST_FAULTS = 16
 """Faults in a row that end a run, where fewer questions are under way at once."""
@@ -22,6 +25,7 @@ async def run(
     seed: int = 0,
     at_once: int = 64,
     told: Callable[[Row], None] | None = None,
+    kept: Kept | None = None,
 ) -> None:
     """Answer the questions that `results` does not hold yet, and write a row for each.
 
@@ -32,6 +36,7 @@ async def run(
         seed: of the run.
         at_once: questions under way at the same time.
         told: called with each row when it is written.
+        kept: takes the episodes behind each row.
 
     Raises:
         ConfigError: a question cannot be asked with these settings; those under way are cancelled.
@@ -46,6 +51,8 @@ async def run(
             outcome = await method.answer(Ask(question, f"qa/{place}", seed_of(seed, place)))
             row = row_of(question, outcome)
             results.add(row)
+            if kept is not None and outcome.played:
+                kept.add("qa", group_of(row, outcome))
             if told is not None:
                 told(row)
             faults = 0 if row.fault is None else faults + 1
@@ -61,6 +68,14 @@ async def run(
         end = next(error for error in ended.exceptions if isinstance(error, ConfigError | RolloutError))
     if end is not None:  # one line for the user instead of a group of them
         raise end
+
+
+def group_of(row: Row, outcome: Outcome) -> Group:
+    """The episodes of an answered question, as a group of its task; each is worth what the answer is."""
+    task = Task(row.id, row.question, row.accepted, data_source="qa", split="qa", kind=row.kind)
+    scores = asdict(row.scores)
+    reward = RewardResult(row.scores.em, bool(row.scores.em), scores)
+    return Group(task, outcome.played, [reward] * len(outcome.played))
 
 
 def row_of(question: Question, outcome: Outcome) -> Row:

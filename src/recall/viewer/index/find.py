@@ -178,6 +178,17 @@ def task_number(index: Snapshot, name: str) -> int:
     return -1 if found is None else int(found[0])
 
 
+def last_of_tasks(index: Snapshot, names: Sequence[str]) -> dict[str, int]:
+    """The row of the latest trajectory of each task, by the task's name; tasks that were not played are left out."""
+    with index.database() as database:
+        known = dict(database.execute("select id, name from task"))
+    rows = np.flatnonzero(alive(index))
+    rows = rows[np.argsort(index.columns["step"][rows], kind="stable")]
+    last = dict(zip(index.columns["task"][rows].tolist(), rows.tolist(), strict=True))
+    wanted = set(names)
+    return {known[task]: row for task, row in last.items() if known.get(task) in wanted}
+
+
 def facets(index: Snapshot, mask: Mask) -> dict[str, dict[str, int]]:
     """How many of the trajectories there are by split, kind, stop reason, status of a call, tool and outcome."""
     found: dict[str, dict[str, int]] = {}

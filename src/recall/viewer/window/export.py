@@ -111,22 +111,31 @@ def _answers(views: Views, per_run: int) -> dict[str, Any]:
     answers: dict[str, Any] = {"runs||": told}
     runs = [run["name"] for run in told["runs"]]
     for run in runs:
-        index = views.index(run)
-        rows = chosen(index, per_run)
-        about = views.run(run)
-        if len(rows) < about["trajectories"]:
-            kept = (
-                f"This copy holds {len(rows):,} of its {about['trajectories']:,} trajectories, spread over the steps."
-            )
-            about["notes"] = [*about["notes"], kept]
-        answers |= {f"run|{run}|": about, f"metrics|{run}|": views.metrics(run), f"health|{run}|": views.health(run)}
-        answers[f"rows|{run}"] = _rows(views, run, index, rows)
-        answers |= {f"trajectory|{run}|{row}": views.trajectory(run, row) for row in rows}
+        answers |= _trajectories(views, run, per_run)
+        answers |= {f"metrics|{run}|": views.metrics(run), f"health|{run}|": views.health(run)}
     if len(runs) <= MAX_PAIRED:
         answers |= {f"pair|{run}|{other}": views.pair(run, other) for run, other in permutations(runs, 2)}
-    answers |= {f"evaluation|{each['name']}|": views.evaluation(each["name"]) for each in told["evaluations"]}
+    for name in (each["name"] for each in told["evaluations"]):
+        answers[f"evaluation|{name}|"] = found = views.evaluation(name)
+        if found["trajectories"]:
+            answers |= _trajectories(views, name, per_run)
     answers |= {f"dataset|{each['name']}|": views.dataset(each["name"]) for each in told["sets"]}
     return answers
+
+
+def _trajectories(views: Views, name: str, per_run: int) -> dict[str, Any]:
+    """Some trajectories of a run or an evaluation, with what a list and its filters ask about them."""
+    index = views.index(name)
+    rows = chosen(index, per_run)
+    about = views.run(name)
+    if len(rows) < about["trajectories"]:
+        kept = f"This copy holds {len(rows):,} of its {about['trajectories']:,} trajectories, spread over the steps."
+        about["notes"] = [*about["notes"], kept]
+    return {
+        f"run|{name}|": about,
+        f"rows|{name}": _rows(views, name, index, rows),
+        **{f"trajectory|{name}|{row}": views.trajectory(name, row) for row in rows},
+    }
 
 
 def chosen(index: Snapshot, count: int) -> list[int]:

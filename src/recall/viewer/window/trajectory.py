@@ -54,7 +54,7 @@ def shown(line: Mapping[str, Any], run: Path, *, tokens: bool = True) -> dict[st
         "fault": line.get("fault"),
         "duration_s": line.get("duration_s"),
         "stop_reason": line.get("stop_reason"),
-        "seed": line.get("seed"),
+        "seed": None if line.get("seed") is None else str(line["seed"]),  # JavaScript has no integers of 63 bits
         "changes": line.get("changes"),
         "task": _task(line.get("task") or {}) if tokens else {},
         "tokenizer": decode is not None,

@@ -16,7 +16,7 @@ import numpy as np
 from recall.errors import ConfigError
 from recall.store import write_atomic
 from recall.viewer.index.fetch import group_rows, trajectories
-from recall.viewer.index.find import Filter, alive, brief, facets, find, task_number
+from recall.viewer.index.find import Filter, alive, brief, facets, find, last_of_tasks, task_number
 from recall.viewer.index.index import RunIndex, Snapshot
 from recall.viewer.index.pairs import pairs
 from recall.viewer.window import evaluations
@@ -70,16 +70,17 @@ class Views:
         }
 
     def run(self, name: str) -> dict[str, Any]:
-        """One run: its settings, its state, and what is odd about its files."""
-        entry = self.folder.entry(name, "run")
+        """One run, or what an evaluation kept: its settings, its state, and what is odd about its files."""
+        entry = self.folder.entry(name, "run", "qa", "bfcl")
         index = self.index(name)
         config, text, problem = config_of(entry.path)
         files = [file for file in index.files if file.alive]
-        notes = [problem] if problem else []
+        notes = [problem] if problem and entry.kind == "run" else []
         notes += files_notes(entry.path)
         notes += [f"{file.name} {file.problem}" for file in files if file.problem]
         return {
             **self._summary(entry),
+            "holder": entry.kind,
             "config": config,
             "config_text": text,
             "notes": notes,
@@ -120,6 +121,7 @@ class Views:
         same = np.flatnonzero((index.columns["task"] == task) & alive(index))
         return {
             **brief(index, [row])[0],
+            "holder": self.folder.entry(name).kind,
             "line": shown(_read(index, [row])[0], index.path),
             "group_rows": brief(index, group[:MAX_GROUP]),
             "same_task": len(same),
@@ -140,7 +142,8 @@ class Views:
         index = self._with_row(name, row)
         rows = group_rows(index, row)[:MAX_GROUP]
         lines = [shown(line, index.path, tokens=False) for line in _read(index, rows)]
-        return {"rows": [{**short, "line": line} for short, line in zip(brief(index, rows), lines, strict=True)]}
+        both = zip(brief(index, rows), lines, strict=True)
+        return {"holder": self.folder.entry(name).kind, "rows": [{**short, "line": line} for short, line in both]}
 
     def task(self, name: str, task: str, per_step: int = 2) -> dict[str, Any]:
         """One task over the steps of training: of each time that it was played, the first few trajectories."""
@@ -170,7 +173,7 @@ class Views:
                     ],
                 }
             )
-        return {"task": task, "times": played}
+        return {"holder": self.folder.entry(name).kind, "task": task, "times": played}
 
     def health(self, name: str) -> dict[str, Any]:
         """What is wrong with a run, in words."""
@@ -188,8 +191,11 @@ class Views:
         }
 
     def evaluation(self, name: str) -> dict[str, Any]:
-        """One evaluation, entry by entry."""
-        return evaluations.entries(self.folder.entry(name, "qa", "bfcl"))
+        """One evaluation, entry by entry, each with the row of the latest trajectory behind it where one was kept."""
+        entry = self.folder.entry(name, "qa", "bfcl")
+        told = evaluations.entries(entry)
+        kept = last_of_tasks(self.index(name), [row["id"] for row in told["rows"]]) if told["trajectories"] else {}
+        return {**told, "rows": [{**row, "trajectory": kept.get(row["id"])} for row in told["rows"]]}
 
     def dataset(self, name: str) -> dict[str, Any]:
         """The report on a set."""

@@ -47,28 +47,34 @@ async function show() {
   }
   if (mine !== visit) return;
   const run = parameters.run ?? "";
-  current = { keys: {}, up: upFrom(name, run), ...made, run: made.live ? run : "", version: null };
+  current = { keys: {}, up: upFrom(name, run, made.holder), ...made, run: made.live ? run : "", version: null };
   place.replaceChildren(made.node);
   place.removeAttribute("aria-busy");
   place.dataset.view = name;
   document.title = `${made.title} · ReCall window`;
-  crumbs(name, parameters);
+  crumbs(name, parameters, made.holder);
   made.shown?.();
   if (!made.keepsFocus) place.focus({ preventScroll: true });
   if (!made.keepsScroll) scrollTo(0, 0);
 }
 
-function upFrom(name, run) {
+/** Whether what holds a trajectory is an evaluation and no run, so that it has entries and no curves. */
+function isEvaluation(holder) {
+  return holder === "qa" || holder === "bfcl";
+}
+
+function upFrom(name, run, holder) {
   if (["run", "compare", "evaluation", "dataset"].includes(name) || !run) return "#runs";
+  if (isEvaluation(holder)) return address("evaluation", { run });
   return ["trajectory", "group", "task"].includes(name) ? address("list", { run }) : address("run", { run });
 }
 
-function crumbs(name, parameters) {
+function crumbs(name, parameters, holder) {
   const run = parameters.run;
   const parts = [link("runs", {}, "Runs", name === "runs" ? { "aria-current": "page" } : {})];
   if (run && !["evaluation", "dataset"].includes(name)) {
     parts.push(h("span", { class: "run-name", title: run }, run));
-    for (const [view, label] of TABS) {
+    for (const [view, label] of isEvaluation(holder) ? [["evaluation", "Entries"], TABS[1]] : TABS) {
       const here = view === name || (view === "list" && ["trajectory", "group", "task"].includes(name));
       parts.push(link(view, { run }, label, here ? { "aria-current": "page" } : {}));
     }

@@ -1,6 +1,6 @@
 // An evaluation entry by entry, alone or beside another one of the same entries.
 import { ask } from "./api.js";
-import { longText } from "./conversation.js";
+import { conversation, longText } from "./conversation.js";
 import { append, button, h, link } from "./dom.js";
 import { number, percent, words } from "./format.js";
 
@@ -28,7 +28,7 @@ export async function evaluationView({ run, other }) {
     const right = rows.filter((row) => row.right).length;
     said.textContent = `${rows.length} entries, ${right} right` + (held ? `; before, ${rows.filter((row) =>
       before.get(row.id)?.right).length} of them` : "");
-    list.replaceChildren(...rows.slice(0, upTo).map((row) => entry(row, before.get(row.id), told, run)));
+    list.replaceChildren(...rows.slice(0, upTo).map((row) => entry(row, before.get(row.id), run, other)));
     if (rows.length > upTo) list.append(button(`${rows.length - upTo} more`, () => fill(upTo + 10 * PAGE)));
   };
   [search, kind, which].forEach((control) => control.addEventListener("input", () => fill()));
@@ -42,7 +42,7 @@ export async function evaluationView({ run, other }) {
       value]) => [h("dt", {}, name), h("dd", {}, JSON.stringify(value))])))) };
 }
 
-function entry(row, before, told, run) {
+function entry(row, before, run, other) {
   const body = h("div", { class: "entry-body" });
   const details = h("details", { class: `entry ${row.right ? "ok" : "failed"}` }, h("summary", { "data-row": row.id },
     h("span", { class: row.right ? "good" : "bad" }, row.right ? "✓" : "✗"), before ? h("span", { class: "soft" },
@@ -50,13 +50,26 @@ function entry(row, before, told, run) {
     ` ${row.asked.slice(0, 160)}`), body);
   details.addEventListener("toggle", () => {
     if (!details.open || body.childElementCount) return;
-    append(body, before ? [h("div", { class: "columns" }, one("before", before), one("now", row))] : [one("", row)]);
-    if (told.trajectories) body.append(link("list", { run, task: row.id }, "The trajectory behind it", { class: "action" }));
+    append(body, before ? [h("div", { class: "columns" }, one("before", before, other), one("now", row, run))]
+      : [one("", row, run)]);
   });
   return details;
 }
 
-function one(title, row) {
+/** The trajectory behind an entry, as a conversation; what was said turn by turn where it was not kept. */
+function behind(row, run) {
+  const said = row.steps.map((text, at) => h("section", { class: "message policy" }, h("h3", {}, `turn ${at + 1}`),
+    h("pre", {}, longText(text))));
+  if (row.trajectory === null || row.trajectory === undefined) return said;
+  const place = h("div", {}, said);
+  ask("trajectory", { run, row: row.trajectory }).then((told) => {
+    place.replaceChildren(h("p", {}, link("trajectory", { run, row: row.trajectory }, "The trajectory behind it", { class:
+      "action" })), conversation(run, told));
+  }, (error) => append(place, h("p", { class: "soft" }, error.message)));
+  return place;
+}
+
+function one(title, row, run) {
   const answer = typeof row.answer === "string" ? row.answer : JSON.stringify(row.answer, null, 1);
   return h("article", {}, title ? h("h3", {}, title) : null, h("p", {}, longText(row.asked)), h("dl", {}, h("dt", {},
     "Answer"), h("dd", {}, row.answer === null || row.answer === undefined ? "none" : h("pre", {}, longText(answer))),
@@ -64,6 +77,5 @@ function one(title, row) {
   Object.entries(row.scores).map(([name, value]) => [h("dt", {}, words(name)), h("dd", {}, number(value))]), row.problem
     ? [h("dt", {}, "What is wrong"), h("dd", { class: "bad" }, longText(row.problem))] : null,
   Object.entries(row.facts).map(([name, value]) => [h("dt", {}, words(name)), h("dd", {}, Array.isArray(value)
-    ? h("ol", {}, value.map((each) => h("li", {}, String(each)))) : String(value))])), row.steps.map((text, at) =>
-    h("section", { class: "message policy" }, h("h3", {}, `turn ${at + 1}`), h("pre", {}, longText(text)))));
+    ? h("ol", {}, value.map((each) => h("li", {}, String(each)))) : String(value))])), behind(row, run));
 }

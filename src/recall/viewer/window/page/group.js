@@ -2,7 +2,7 @@
 import { ask } from "./api.js";
 import { conversation } from "./conversation.js";
 import { h, link } from "./dom.js";
-import { number, percent, seconds, signed, words } from "./format.js";
+import { count, number, percent, seconds, signed, words } from "./format.js";
 
 export async function groupView({ run, row }) {
   const told = await ask("group", { run, row });
@@ -15,15 +15,15 @@ export async function groupView({ run, row }) {
     `${rows.length} trajectories of step ${first.step}, ${first.split}; mean reward ${number(mean)}`,
     same ? "; their rewards are all equal, so this group teaches nothing" : "", " · ",
     link("task", { run, task: first.task }, "this task over steps")), columns(run, rows));
-  return { title: `Group of ${first.task}`, node };
+  return { title: `Group of ${first.task}`, node, holder: told.holder };
 }
 
 function columns(run, rows) {
   return h("div", { class: "columns" }, rows.map((row) => h("article", { "aria-label": `reward ${row.reward}` },
     h("header", {}, link("trajectory", { run, row: row.row }, `${row.correct ? "✓ right" : "✗ wrong"}`, { "data-row": row.row,
       class: row.correct ? "good" : "bad" }), h("span", {}, `reward ${number(row.reward)}`), row.advantage === null ? null
-      : h("b", { class: row.advantage < 0 ? "bad" : "good" }, `advantage ${signed(row.advantage)}`),
-    h("span", { class: "soft" }, `${row.calls} calls, ${row.sampled} sampled tokens, ${words(row.stop)}, `,
+      : h("b", { class: row.advantage < 0 ? "bad" : row.advantage > 0 ? "good" : "soft" }, `advantage ${signed(row.advantage)}`),
+    h("span", { class: "soft" }, `${count(row.calls, "call")}, ${count(row.sampled, "sampled token")}, ${words(row.stop)}, `,
       seconds(row.duration))), conversation(run, row))));
 }
 
@@ -40,5 +40,5 @@ export async function taskView({ run, task }) {
       ` ${time.split}, ${time.right} of ${time.count} right`)), time.rows.map((row) => h("div", {}, h("header", {},
       link("trajectory", { run, row: row.row }, row.correct ? "✓ right" : "✗ wrong", { class: row.correct ? "good" : "bad",
         "data-row": row.row }), ` reward ${number(row.reward)}`), conversation(run, row)))))));
-  return { title: `${task} over steps`, node };
+  return { title: `${task} over steps`, node, holder: told.holder };
 }

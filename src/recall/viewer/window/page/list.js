@@ -41,7 +41,7 @@ export async function listView(parameters) {
     h("div", { class: "split" }, facets, h("div", { class: "scroll" }, h("table", { class: "list" },
       h("thead", {}, h("tr", {}, ["step", "", "reward", "advantage", "task", "answer, or what went wrong", "calls",
         "tokens", "time"].map((name) => h("th", { scope: "col" }, name)))), table), pager)));
-  return { title: `Trajectories of ${run}`, live: true, refresh, node };
+  return { title: `Trajectories of ${run}`, live: about.holder === "run", holder: about.holder, refresh, node };
 }
 
 function line(run, row) {

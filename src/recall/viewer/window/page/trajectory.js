@@ -2,7 +2,7 @@
 import { ask, isCopy } from "./api.js";
 import { conversation, conversationText, longText } from "./conversation.js";
 import { address, append, button, copy, h, link } from "./dom.js";
-import { number, seconds, signed, words } from "./format.js";
+import { count, number, seconds, signed, words } from "./format.js";
 import { tokenView } from "./tokens.js";
 
 export async function trajectoryView({ run, row, show }) {
@@ -31,7 +31,7 @@ export async function trajectoryView({ run, row, show }) {
     told.same_task > told.group_rows.length ? link("task", { run, task: told.task }, "Over steps", { class: "action" })
       : null, copies(run, told)), h("div", { class: "split reversed" }, body, h("aside", {}, reward(told),
     timeline(told), members(run, told), task(run, told))));
-  return { title: `${told.task} at step ${told.step}`, node, live: false,
+  return { title: `${told.task} at step ${told.step}`, node, live: false, holder: told.holder,
     keys: { "[": turn(-1), "]": turn(1), t: () => choose(shown === "tokens" ? "conversation" : "tokens") } };
 }
 
@@ -41,7 +41,7 @@ function heading(told) {
     || told.task), h("p", { class: "lead" }, h("span", { class: told.correct ? "good" : "bad" },
     told.correct ? "right" : "wrong"), ` · reward ${number(told.reward)}`, told.advantage === null ? ""
     : ` · advantage ${signed(told.advantage)}`, ` · step ${told.step} · ${told.split} · kind ${told.kind} · stopped by `,
-  words(told.stop), ` · ${told.turns} turns · ${told.calls} calls · ${told.tokens.toLocaleString("en")} tokens · `,
+  words(told.stop), ` · ${count(told.turns, "turn")} · ${count(told.calls, "call")} · ${count(told.tokens, "token")} · `,
   seconds(told.duration), line.seed === null || line.seed === undefined ? "" : ` · seed ${line.seed}`),
   line.fault ? h("p", { class: "problem" }, "A fault of ours: ", line.fault, " It is left out of the gradient.") : null);
 }
