@@ -124,11 +124,26 @@ def test_conversation_is_readable_without_the_script(html: str) -> None:
 
 def test_token_view_marks_exactly_the_sampled_tokens(run_dir: Path, html: str) -> None:
     for entry in Page(html).data["trajectories"].values():
-        assert entry["cut"] == 0
-        for run in entry["runs"]:
-            assert run["l"] is None or len(run["l"]) == len(run["t"])
-    after = Page(html).data["trajectories"]["p0A"]["runs"]
-    assert [run["l"] is not None for run in after] == [True, False] * (len(after) // 2) + [True]
+        for segment in entry["segments"]:
+            assert segment["count"] == len(segment["ids"]) == len(segment["pieces"])
+            assert (segment["author"] == "policy") == ("logprobs" in segment)
+            assert len(segment.get("logprobs", segment["ids"])) == segment["count"]
+    after = Page(html).data["trajectories"]["p0A"]["segments"]
+    authors = ["policy", "environment"] * (len(after) // 2) + ["policy"]
+    assert [segment["author"] for segment in after] == authors
+
+
+def test_what_a_learner_saw_of_each_token_is_in_the_report(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "")
+    run.append_metrics({"step": 1})
+    seen = Segment((1, 2), (-0.5, -1.0), "ab", entropies=(0.25, float("inf")), learner_logprobs=(-0.5, -0.75))
+    played = Trajectory("t", (Segment((1,), None, "a"), seen), StopReason.DONE)
+    group = Group(Task("t", "q", ("a",)), [played], [RewardResult(1.0, True)])
+    run.write_groups(1, [group], advantages=[[0.5]])
+    (entry,) = Page(write_report(run.path).read_text(encoding="utf-8")).data["trajectories"].values()
+    (segment,) = entry["segments"]
+    assert (segment["entropies"], segment["learner_logprobs"]) == ([0.25, None], [-0.5, -0.75])
+    assert (entry["advantage"], segment["pieces"]) == (0.5, ["a", "b"])
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -139,7 +154,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\ud800-\udfff]", html)
     assert "<script>alert(1)</script>" in page.text
-    assert "".join(page.data["trajectories"]["s1mixed-0"]["runs"][0]["t"]) == visible(HOSTILE)
+    assert "".join(page.data["trajectories"]["s1mixed-0"]["segments"][0]["pieces"]) == HOSTILE
 
 
 def test_visible_keeps_lines_and_writes_out_what_cannot_be_seen() -> None:
@@ -205,7 +220,7 @@ def test_what_is_not_a_run_is_refused_by_name(tmp_path: Path, missing: str) -> N
 def test_a_given_decoder_gives_the_text_of_tokens(tmp_path: Path) -> None:
     path = hostile_run(tmp_path / "run", "ab")
     html = write_report(path, decode=lambda ids: "".join(f"<{token}>" for token in ids)).read_text(encoding="utf-8")
-    assert Page(html).data["prompts"]["s1mixed"]["runs"][0]["t"] == ["<0>", "<1>"]
+    assert Page(html).data["prompts"]["s1mixed"][0]["pieces"] == ["<0>", "<1>"]
 
 
 def test_shown_steps_and_members_reach_both_ends() -> None:
@@ -236,5 +251,5 @@ def test_a_decoder_that_drops_a_leading_space_loses_none(tmp_path: Path) -> None
     played = Trajectory("t", (Segment((1,), None, "a"), segment), StopReason.DONE)
     run.write_groups(1, [Group(Task("t", "q", ("a",)), [played], [RewardResult(1.0, True)])])
     report = write_report(run.path, decode=lambda ids: "".join(words[token] for token in ids).lstrip())
-    runs = Page(report.read_text(encoding="utf-8")).data["trajectories"]["s1mixed-0"]["runs"]
-    assert runs == [{"t": ["a", " b", " c"], "l": [-0.5] * 3}]
+    (segment,) = Page(report.read_text(encoding="utf-8")).data["trajectories"]["s1mixed-0"]["segments"]
+    assert (segment["pieces"], segment["logprobs"]) == (["a", " b", " c"], [-0.5] * 3)

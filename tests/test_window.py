@@ -28,8 +28,9 @@ pytest.importorskip("msgspec")
 pytest.importorskip("fastapi")
 zstandard = pytest.importorskip("zstandard")
 
-from recall.viewer.window.app import make_app, page_files  # noqa: E402
-from recall.viewer.window.export import bundle, write_export  # noqa: E402
+from recall.viewer.window.app import make_app  # noqa: E402
+from recall.viewer.window.assets import bundle, page_files  # noqa: E402
+from recall.viewer.window.export import write_export  # noqa: E402
 from recall.viewer.window.folder import Folder  # noqa: E402
 from recall.viewer.window.health import health  # noqa: E402
 from recall.viewer.window.metrics import metrics_of  # noqa: E402

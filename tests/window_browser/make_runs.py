@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from recall.evaluation.kept import Kept
 from recall.store import Run
 from recall.types import CallRecord, CallStatus, Group, RewardResult, Segment, StopReason, Task, ToolSpec, Trajectory
+from recall.viewer.report import write_report
 from synthetic_run import make_run
 
 HOSTILE = (
@@ -143,6 +144,7 @@ def main() -> None:
         )
     make_run(root / "slower", seed=9, steps=200)
     (root / "slower" / "config.toml").write_text('steps = 200\nseed = 9\n[learner]\nalgorithm = "rloo"\n')
+    write_report(root / "seed-0")
     hostile(root)
     long(root)
     evaluations(root)

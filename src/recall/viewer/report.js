@@ -1,6 +1,7 @@
 // Adds to a page that reads without it: values under the pointer, smoothing, filters, the token view.
 // Text from models enters the page through textContent only.
-"use strict";
+import { tokenView } from "./tokens.js";
+
 document.documentElement.classList.add("has-script");
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const make = (tag, className, text) => {
@@ -108,69 +109,17 @@ if (form) {
 
 // Tokens -----------------------------------------------------------------------------------------------------------
 const data = JSON.parse(document.getElementById("data").textContent);
-const MODES = {
-  author: ["Author", "Blue: sampled by the policy, and learned from. Plain: written by the environment, masked out."],
-  logprob: ["Log-probability", "The darker, the less likely the policy thought the token when it sampled it."],
-  advantage: ["Advantage", "Teal: made more likely by the update. Pink: made less likely."],
-};
-
-function tokenNodes(runs, advantage) {
-  return runs.flatMap((run) => run.t.map((text, i) => {
-    const node = make("span", run.l ? "tok pol" : "tok env", text.replace(/\n/g, "↵\n"));
-    if (run.l) {
-      node.title = "log-probability " + run.l[i] + ", probability " + (100 * Math.exp(run.l[i])).toPrecision(3) + "%";
-      node.dataset.surprise = Math.min(85, (85 * -run.l[i]) / 3);
-      if (advantage) node.classList.add(advantage > 0 ? "up" : "down");
-    } else {
-      node.title = "written by the environment";
-    }
-    return node;
-  }));
-}
-
-function tokenView(view, key) {
-  const entry = data.trajectories[key];
-  const stream = make("div", "stream");
-  const modes = make("div", "modes");
-  const note = make("span", "key");
-  stream.tabIndex = 0;
-  const nodes = tokenNodes(entry.runs, entry.a);
-  stream.append(...nodes);
-  if (entry.cut) stream.append(make("span", "tok env", " … " + entry.cut + " more tokens"));
-  function choose(mode) {
-    stream.className = "stream by-" + mode;
-    note.textContent = MODES[mode][1];
-    for (const node of stream.querySelectorAll(".pol")) {
-      node.style.setProperty("--v", mode === "logprob" ? node.dataset.surprise : Math.min(70, 15 + 30 * Math.abs(entry.a || 0)));
-    }
-    for (const button of modes.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
-  }
-  for (const mode of Object.keys(MODES)) {
-    if (mode === "advantage" && entry.a === null) continue;
-    const button = make("button", "", MODES[mode][0]);
-    button.type = "button";
-    button.dataset.mode = mode;
-    button.addEventListener("click", () => choose(mode));
-    modes.append(button);
-  }
-  const prompt = make("button", "", "Show prompt");
-  prompt.type = "button";
-  prompt.addEventListener("click", () => {
-    stream.prepend(...tokenNodes(data.prompts[entry.prompt].runs, null));
-    prompt.remove();
-  });
-  modes.append(prompt, note);
-  view.append(modes, stream);
-  choose("author");
-}
 
 for (const button of all("[data-tokens]")) {
   button.addEventListener("click", () => {
     const article = button.closest(".traj");
-    const view = article.querySelector(".tokens");
-    const show = view.hidden;
-    if (!view.firstChild) tokenView(view, button.dataset.tokens);
-    view.hidden = !show;
+    const place = article.querySelector(".token-place");
+    const show = place.hidden;
+    if (!place.firstChild) {
+      const { prompt, advantage, segments } = data.trajectories[button.dataset.tokens];
+      place.append(tokenView({ advantage, line: { tokenizer: data.tokenizer, segments: [...data.prompts[prompt], ...segments] } }));
+    }
+    place.hidden = !show;
     article.querySelector(".conversation").hidden = show;
     button.setAttribute("aria-pressed", String(show));
   });

@@ -1,11 +1,10 @@
 """Writes `report.html`, one file that shows a run: what it learned, its curves, and trajectories to read.
 
 The file loads nothing: styles, script, charts and data stand in it, and a content security policy lets no other script
-run. Text and charts are there without the script, which adds reading values off, smoothing, filters and the token view.
+run. Text and charts are there without the script, which adds reading values off, smoothing, filters and the view of
+tokens that the window has.
 """
 
-import base64
-import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recall.store import Run, read_groups, write_atomic
-from recall.types import Task
+from recall.types import Task, Trajectory
 from recall.viewer.figures import calls, curves_section, headline_section
 from recall.viewer.record import RunRecord, read_run, sort_kinds
 from recall.viewer.sample import (
@@ -29,6 +28,7 @@ from recall.viewer.sample import (
 )
 from recall.viewer.text import escape
 from recall.viewer.transcript import Decode, cut_text, marked, token_data, trajectory_html
+from recall.viewer.window.assets import bundle, page_files, sha256
 
 MAX_BYTES = 2_800_000
 """The report is at most about this large, in bytes; groups that do not fit are left out and counted."""
@@ -82,7 +82,7 @@ class _Reader:
     """Collects the trajectories of a report until its room is used up: HTML to read, tokens as data."""
 
     def __init__(self, decode: Decode | None, room: int) -> None:
-        self.data: dict[str, Any] = {"prompts": {}, "trajectories": {}}
+        self.data: dict[str, Any] = {"tokenizer": decode is not None, "prompts": {}, "trajectories": {}}
         self._decode = decode
         self._room = room
         self._left_out = 0
@@ -126,7 +126,7 @@ class _Reader:
         for title, (trajectory, reward) in (("Before", pair.before), ("After", pair.after)):
             name = f"{key}{title[0]}"
             articles.append(trajectory_html(trajectory, reward, key=name, title=title, level=4))
-            tokens[name] = {"prompt": key, **token_data(trajectory.segments[1:], self._decode)}
+            tokens[name] = self._tokens(key, trajectory, None)
         verdicts = "".join(_dot(reward.correct) for _, reward in (pair.before, pair.after))
         prompt = pair.after[0].segments[:1]
         summary = f'<span class="dots2" title="{_STORY[pair.story]}">{verdicts}</span>'
@@ -144,7 +144,7 @@ class _Reader:
             advantage = None if stored.advantages is None else stored.advantages[index]
             name, title = f"{key}-{index}", f"{index + 1} of {len(group.trajectories)}"
             articles.append(trajectory_html(trajectory, reward, key=name, title=title, level=5, advantage=advantage))
-            tokens[name] = {"prompt": key, **token_data(trajectory.segments[1:], self._decode, advantage)}
+            tokens[name] = self._tokens(key, trajectory, advantage)
         order = sorted(group.rewards, key=lambda reward: -reward.score)
         dots = "".join(_dot(reward.correct) for reward in order)
         prompt = group.trajectories[0].segments[:1]
@@ -152,6 +152,10 @@ class _Reader:
         head = _head(group.task, stored.split, summary, _WHY[pick.why], prompt[0].text if prompt else "")
         body = f'<div class="two">{"".join(articles)}</div>'
         return self._group(group.task, stored.split, key, head, body, tokens, prompt)
+
+    def _tokens(self, key: str, trajectory: Trajectory, advantage: float | None) -> dict[str, Any]:
+        segments = token_data(trajectory.segments[1:], self._decode)
+        return {"prompt": key, "advantage": None if advantage is None else round(advantage, 4), "segments": segments}
 
     def _group(
         self,
@@ -245,10 +249,10 @@ def _script_json(value: object) -> str:
 
 def _page(record: RunRecord, body: str, data: Mapping[str, Any]) -> str:
     files = resources.files("recall.viewer")
-    style = files.joinpath("report.css").read_text(encoding="utf-8")
-    script = files.joinpath("report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    shared = {name: content.decode() for name, (content, _) in page_files().items()}
+    style = shared["theme.css"] + shared["tokens.css"] + files.joinpath("report.css").read_text(encoding="utf-8")
+    script = bundle({**shared, "report.js": files.joinpath("report.js").read_text(encoding="utf-8")}, "report")
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{sha256(script)}'; base-uri 'none'"
     name = escape(record.path.resolve().name)
     links = [("headline", "Result"), ("curves", "Curves"), ("trajectories", "Trajectories"), ("settings", "Settings")]
     nav = "".join(f'<a href="#{anchor}">{text}</a>' for anchor, text in links if f'id="{anchor}"' in body)

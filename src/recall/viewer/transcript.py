@@ -5,14 +5,16 @@ below only place and colour, they decide nothing.
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from recall.types import CallRecord, RewardResult, Segment, Trajectory
 from recall.viewer.live import duration
-from recall.viewer.text import escape, visible
+from recall.viewer.text import escape
+from recall.viewer.window.pieces import pieces
+from recall.viewer.window.trajectory import PER_TOKEN
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -48,20 +50,28 @@ def trajectory_html(
         f'<button type="button" class="js" data-tokens="{escape(key)}" aria-pressed="false">Tokens</button>'
         f'<p class="facts">{escape(" · ".join(facts))}</p></header>'
         f'<div class="conversation">{fault}{_conversation(trajectory)}</div>'
-        f'<div class="tokens" hidden></div>{_parts(reward)}</article>'
+        f'<div class="token-place" hidden></div>{_parts(reward)}</article>'
     )
 
 
-def token_data(segments: Sequence[Segment], decode: Decode | None, advantage: float | None = None) -> Mapping[str, Any]:
-    """The first `MAX_TOKENS` tokens of `segments`: texts by run, and log-probabilities where the policy wrote them."""
-    room, runs = MAX_TOKENS, []
+def token_data(segments: Sequence[Segment], decode: Decode | None) -> list[dict[str, Any]]:
+    """The first `MAX_TOKENS` tokens of `segments`, with what is known of each, as the view of tokens takes them."""
+    room, sent = MAX_TOKENS, []
     for segment in segments:
-        shown = segment.token_ids[:room]
-        logprobs = None if segment.logprobs is None else [round(value, 3) for value in segment.logprobs[:room]]
-        runs.append({"t": _pieces(segment, len(shown), decode), "l": logprobs})
-        room -= len(shown)
-    cut = sum(len(segment.token_ids) for segment in segments) - (MAX_TOKENS - room)
-    return {"runs": runs, "a": None if advantage is None else round(advantage, 4), "cut": cut}
+        ids = list(segment.token_ids[:room])
+        room -= len(ids)
+        told: dict[str, Any] = {
+            "author": "policy" if segment.sampled else "environment",
+            "count": len(segment.token_ids),
+            "ids": ids,
+            "pieces": _pieces(segment, len(ids), decode),
+        }
+        for name in PER_TOKEN:
+            values = getattr(segment, name)
+            if values is not None:
+                told[name] = [round(value, 4) if math.isfinite(value) else None for value in values[: len(ids)]]
+        sent.append(told)
+    return sent
 
 
 def cut_text(text: str, limit: int = MAX_TEXT) -> str:
@@ -138,18 +148,13 @@ def _parts(reward: RewardResult) -> str:
     return f'<dl class="parts" aria-label="reward by parts">{rows}</dl>'
 
 
-def _pieces(segment: Segment, count: int, decode: Decode | None) -> list[str]:
-    ids = segment.token_ids[:count]
-    if decode is None and len(segment.text) == len(segment.token_ids):
-        return [visible(character) for character in segment.text[:count]]
+def _pieces(segment: Segment, count: int, decode: Decode | None) -> list[str] | None:
+    """The texts of the first tokens; None where they cannot be told apart."""
     if decode is None:
-        return [f"{token} " for token in ids]
-    pieces = [decode((token,)) for token in ids]
-    if not segment.text.startswith("".join(pieces)):
-        # Some decoders drop the space before a first token, so each token is decoded behind the one before it.
-        pairs = [decode((before, token)).removeprefix(decode((before,))) for before, token in pairwise(ids)]
-        pieces = pieces[:1] + pairs
-    return [visible(piece) for piece in pieces]
+        found = pieces({"token_ids": segment.token_ids, "text": segment.text}, None)
+        return None if found is None else found[:count]
+    cut = {"token_ids": segment.token_ids[:count], "text": segment.text}
+    return pieces(cut, lambda many: [decode(ids) for ids in many])
 
 
 def _count(number: int, noun: str) -> str:

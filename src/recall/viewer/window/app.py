@@ -2,9 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from importlib import resources
-from importlib.resources.abc import Traversable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -13,6 +11,7 @@ from recall.errors import ConfigError
 from recall.serving.access import Token
 from recall.serving.requests import report
 from recall.viewer.index.find import Filter
+from recall.viewer.window.assets import page_files
 from recall.viewer.window.guard import Guard
 from recall.viewer.window.views import Views
 
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("recall.window")
 
-TYPES: Mapping[str, str] = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-"""The files of the page that are served, by suffix."""
 BODY_BYTES = 1 << 20
 """The largest body of a request: a note."""
 
@@ -105,21 +97,6 @@ def make_app(views: Views, token: Token | None) -> Guard:
         return Response(content, media_type=kind)
 
     return Guard(app, token)
-
-
-def page_files() -> dict[str, tuple[bytes, str]]:
-    """The files of the page by name, with their types; nothing else on the disk can be asked for."""
-    found: dict[str, tuple[bytes, str]] = {}
-
-    def take(folder: Traversable, prefix: str) -> None:
-        for file in folder.iterdir():
-            if file.is_dir():
-                take(file, f"{prefix}{file.name}/")
-            elif (suffix := f".{file.name.rpartition('.')[2]}") in TYPES:
-                found[prefix + file.name] = (file.read_bytes(), TYPES[suffix])
-
-    take(resources.files("recall.viewer.window") / "page", "")
-    return found
 
 
 def to_json(value: Any) -> bytes:

@@ -6,9 +6,7 @@ and its policy lets no script run but the page's own.
 
 import base64
 import gzip
-import hashlib
 import json
-import re
 from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
@@ -22,13 +20,12 @@ from recall.viewer.index.fetch import group_rows
 from recall.viewer.index.find import alive, brief
 from recall.viewer.index.index import Snapshot
 from recall.viewer.index.rows import STATUSES
-from recall.viewer.window.app import page_files, to_json
+from recall.viewer.window.app import to_json
+from recall.viewer.window.assets import STYLES, bundle, page_files, sha256
 from recall.viewer.window.views import Views
 
 MAX_PAIRED = 8
 """With more runs than this, their tasks are not put side by side in the copy."""
-_IMPORT = re.compile(r'^import \{ ([^}]+) \} from "\./(\w+)\.js";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export ((?:async )?function|const|let) (\w+)", re.MULTILINE)
 
 
 def write_export(views: Views, out: Path, per_run: int) -> Path:
@@ -60,9 +57,11 @@ def page(answers: Mapping[str, str]) -> str:
     """The page with packed answers in it, by what would be asked."""
     files = {name: content.decode() for name, (content, _) in page_files().items()}
     script, library = bundle(files, "app"), files["vendor/uplot.js"]
-    style = files["vendor/uplot.css"] + files["window.css"]
-    hashes = " ".join(f"'{_hash(text)}'" for text in (script, library))
-    policy = f"default-src 'none'; script-src {hashes}; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    style = "".join(files[name] for name in STYLES)
+    hashes = " ".join(f"'{sha256(text)}'" for text in (script, library))
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src '{sha256(style)}'; base-uri 'none'; form-action 'none'"
+    )
     data = json.dumps(answers).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     body = files["index.html"].partition("<body>")[2]
     return (
@@ -74,31 +73,6 @@ def page(answers: Mapping[str, str]) -> str:
         f'<script type="application/json" id="copy">{data}</script>\n'
         f'<script type="module">{script}</script>\n</head>\n<body>{body}'
     )
-
-
-def bundle(files: Mapping[str, str], name: str) -> str:
-    """Modules as one script: each is a function that returns what it exports; a page from disk may import nothing."""
-    done: dict[str, str] = {}
-
-    def take(module: str) -> None:
-        if module in done:
-            return
-        source = files[f"{module}.js"]
-        for _, needed in _IMPORT.findall(source):
-            take(needed)
-        inside = _IMPORT.sub(lambda found: f"const {{ {found[1]} }} = ${found[2]};\n", source)
-        exported = [found[1] for found in _EXPORT.findall(inside)]
-        inside = _EXPORT.sub(r"\1 \2", inside)
-        if module == name:
-            done[module] = inside
-        else:
-            done[module] = f"const ${module} = (() => {{\n{inside}\nreturn {{ {', '.join(exported)} }};\n}})();"
-
-    take(name)
-    script = "\n".join(done.values())
-    if "</script" in script.lower():
-        raise ValueError("a module holds the end of a script element")
-    return script
 
 
 def packed(value: Any) -> str:
@@ -168,7 +142,3 @@ def _rows(views: Views, run: str, index: Snapshot, rows: list[int]) -> list[dict
             statuses = [name for at, name in enumerate(STATUSES) if bits >> at & 1]
             shown.append({**short, "statuses": statuses, "words": f"{short['question']} {short['task']} {said}"})
     return shown
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -9,9 +9,10 @@ const MODES = [["author", "Author"], ["mask", "Mask"], ["logprob", "Logprob"], [
   ["advantage", "Advantage"], ["ratio", "Ratio"]];
 const MISSING = {
   logprob: "The policy wrote no token here, so there are no log-probabilities.",
-  entropy: "This run did not record the entropy at each token; policy/entropy has its mean over a step.",
-  ratio: "This run did not record the trainer's log-probabilities, so ratios are not known token by token; "
-    + "policy/ratio_mean has their mean over a step.",
+  entropy: "The entropy at each token was not recorded: the local learner writes it for groups whose rewards differ, and "
+    + "passes over the others. policy/entropy has its mean over a step.",
+  ratio: "The trainer's log-probabilities were not recorded, so ratios are not known token by token: the local learner writes "
+    + "them for groups whose rewards differ. policy/ratio_mean has their mean over a step.",
   advantage: "No advantage was computed for this trajectory.",
 };
 let mode = "author";
