@@ -92,9 +92,9 @@ def evaluations(root: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps({"format": 1, "policy": {"model": name}, "temperature": 0}))
         rows: list[dict[str, Any]] = []
         for number in range(10):
-            right = float((number * 7) % 10 < solved)
+            right, odd = float((number * 7) % 10 < solved), HOSTILE if number == 9 else ""
             rows.append(
-                {"id": f"q{number}", "question": f"Who wrote book {number}? {HOSTILE}", "accepted": ["Ada"],
+                {"id": f"q{number}", "question": f"Who wrote book {number}? {odd}", "accepted": ["Ada"],
                  "prediction": "Ada" if right else "Bob", "kind": "bridge" if number % 2 else "comparison", "em": right,
                  "f1": right, "cover_em": right, "stop": "done", "turns": 2, "queries": ["book"], "fault": None,
                  "texts": ["<think>I search.</think>", f"\\boxed{{{'Ada' if right else 'Bob'}}}"], "duration_s": 1.5}
