@@ -49,6 +49,8 @@ async def open_engine(settings: ServedPolicySettings) -> AsyncIterator[Engine]:
         ConfigError: the model or its tokenizer cannot be had, or settings do not go together.
     """
     if settings.url:
+        if settings.engine != "torch":
+            raise ConfigError("--policy.engine: is of the model in this process; leave it out with --policy.url")
         from recall.policy.openai import OpenAIPolicy
 
         tokenizer = await asyncio.to_thread(_tokenizer_of, settings)
@@ -70,6 +72,10 @@ async def open_engine(settings: ServedPolicySettings) -> AsyncIterator[Engine]:
     for name, value in (("tokenizer", settings.tokenizer), ("from_text", settings.from_text)):
         if value:
             raise ConfigError(f"--policy.{name}: is for a server; give its --policy.url too")
+    if settings.engine == "vllm":
+        async with _vllm(settings) as on_vllm:
+            yield on_vllm
+        return
     from recall.policy.torch import TorchPolicy
 
     loaded = await asyncio.to_thread(load, settings)
@@ -81,6 +87,31 @@ async def open_engine(settings: ServedPolicySettings) -> AsyncIterator[Engine]:
     )
     try:
         yield Engine(_ending(engine, loaded.renderer, 32), loaded.renderer, loaded.tokenizer)
+    finally:
+        engine.close()
+
+
+@asynccontextmanager
+async def _vllm(settings: ServedPolicySettings) -> AsyncIterator[Engine]:
+    """The engine that is vLLM in process, which reads the model by itself."""
+    from recall.policy.torch.loading import device_named, dtype_named, load_tokenizer, resolve
+    from recall.policy.vllm import VllmPolicy
+
+    source, device = resolve(settings.model), device_named(settings.device)
+    tokenizer = await asyncio.to_thread(load_tokenizer, source)
+    renderer = build(tokenizer, settings.dialect, settings.template)
+    engine = VllmPolicy(
+        source,
+        stop_token_ids=sorted(renderer.stop_token_ids),
+        device="cuda" if device.type == "cuda" else "cpu",
+        dtype=str(dtype_named(settings.dtype, device)).removeprefix("torch."),
+        settings=settings.vllm,
+        max_batch=settings.max_batch,
+        logprobs=False,
+    )
+    try:
+        await engine.start()
+        yield Engine(_ending(engine, renderer, 32), renderer, tokenizer)
     finally:
         engine.close()
 

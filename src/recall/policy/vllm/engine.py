@@ -73,6 +73,7 @@ class VllmPolicy:
         settings: VllmSettings | None = None,
         max_batch: int = 256,
         before_top_p: bool = False,
+        logprobs: bool = True,
         seed: int = 0,
     ) -> None:
         """An engine that `start` starts.
@@ -86,6 +87,7 @@ class VllmPolicy:
             max_batch: the most turns in one forward pass.
             before_top_p: vLLM gives log-probabilities at the temperature of sampling but after top-p, or before top-p
                 but at temperature 1; this asks for the second.
+            logprobs: return log-probabilities; without them every one is 0.0, which is good enough to measure answers.
             seed: of the stream that turns without a seed of their own draw from.
 
         Raises:
@@ -96,7 +98,7 @@ class VllmPolicy:
         self._sleeps = self._settings.sleeps(device)
         self._model, self._device, self._dtype = model, device, dtype
         self._stops, self._max_batch, self._before_top_p = sorted(stop_token_ids), max_batch, before_top_p
-        self._stream, self._counter = random.Random(seed), count()
+        self._logprobs, self._stream, self._counter = logprobs, random.Random(seed), count()
         self.version = 0
         """The number of updates behind the weights."""
         self._llm: Any = None
@@ -171,16 +173,16 @@ class VllmPolicy:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        if sampling.top_p < 1 and not self._before_top_p:
+        if self._logprobs and sampling.top_p < 1 and not self._before_top_p:
             raise ConfigError("rollout.top_p: this engine was started for a top_p of 1")
-        if self._before_top_p and sampling.temperature not in (0, 1):
+        if self._logprobs and self._before_top_p and sampling.temperature not in (0, 1):
             raise ConfigError(_NOT_BOTH)
         asked = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             seed=self._stream.getrandbits(63) if sampling.seed is None else sampling.seed,
-            logprobs=0,
+            logprobs=0 if self._logprobs else None,
             ignore_eos=True,  # only those that the renderer knows end a turn
             stop_token_ids=self._stops,
             detokenize=False,
@@ -196,7 +198,9 @@ class VllmPolicy:
         if turn.finish_reason not in ("stop", "length") or not ids:
             raise PolicyError(f"vLLM ended a turn by {turn.finish_reason!r}, after {len(ids)} tokens")
         self._count(len(ids), len(prompt_ids), output.num_cached_tokens or 0)
-        logprobs = tuple(min(0.0, found[token].logprob) for token, found in zip(ids, turn.logprobs, strict=True))
+        logprobs = (0.0,) * len(ids)
+        if self._logprobs:
+            logprobs = tuple(min(0.0, found[token].logprob) for token, found in zip(ids, turn.logprobs, strict=True))
         return Completion(ids, logprobs, turn.finish_reason, self.version)
 
     async def score(self, token_ids: Sequence[int]) -> list[float]:
