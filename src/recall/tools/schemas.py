@@ -48,7 +48,8 @@ def schema_of(hint: Any, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         found = TypeAdapter(hint).json_schema()
     except (PydanticUserError, NameError) as error:
-        raise ConfigError(f"{where}: no schema for {hint!r}; accepted: {_ACCEPTED}") from error
+        why = str(error).partition("\n")[0]
+        raise ConfigError(f"{where}: no schema for {hint!r}: {why}; accepted: {_ACCEPTED}") from error
     schema, kept = inlined(found, found.pop("$defs", {}))
     return _with_words(schema, hint), kept
 

@@ -83,26 +83,33 @@ def read(body: bytes) -> Asked:
         raise BodyError("tools", "must be a list")
     options = value.get("stream_options") or {}
     return Asked(
-        model=_typed(value, "model", str, "") or "",
+        model=_text(value, "model"),
         messages=_named(read_messages),
         tools=tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools)),
         stream=bool(value.get("stream")),
         usage=isinstance(options, dict) and bool(options.get("include_usage")),
         temperature=_number(value, "temperature", 0, 100),
         top_p=_number(value, "top_p", 0, 1),
-        seed=_typed(value, "seed", int, None),
-        max_tokens=_typed(value, "max_completion_tokens", int, None) or _typed(value, "max_tokens", int, None),
+        seed=_whole(value, "seed"),
+        max_tokens=_whole(value, "max_completion_tokens", 1) or _whole(value, "max_tokens", 1),
     )
 
 
-def _typed(value: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+def _text(value: Mapping[str, Any], name: str) -> str:
+    found = value.get(name)
+    if not isinstance(found, str | None):
+        raise BodyError(name, "must be text")
+    return found or ""
+
+
+def _whole(value: Mapping[str, Any], name: str, least: int | None = None) -> int | None:
     found = value.get(name)
     if found is None:
-        return default
-    if not isinstance(found, kind) or isinstance(found, bool):
-        raise BodyError(name, f"must be {'text' if kind is str else 'a whole number'}")
-    if kind is int and name != "seed" and found < 1:
-        raise BodyError(name, "must be at least 1")
+        return None
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise BodyError(name, "must be a whole number")
+    if least is not None and found < least:
+        raise BodyError(name, f"must be at least {least}")
     return found
 
 
