@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from verl.plugin.platform import PlatformBase, PlatformRegistry  # type: ignore[import-not-found]
+from verl.plugin.platform import PlatformBase, PlatformRegistry
 
 
 class _Device(types.ModuleType):
@@ -52,8 +52,8 @@ def _device_module() -> _Device:
     return module
 
 
-@PlatformRegistry.register(platform="cpu")  # type: ignore[misc]
-class CpuPlatform(PlatformBase):  # type: ignore[misc]
+@PlatformRegistry.register(platform="cpu")
+class CpuPlatform(PlatformBase):
     """See `PlatformBase`."""
 
     device_name = "cpu"
@@ -126,7 +126,7 @@ class CpuPlatform(PlatformBase):  # type: ignore[misc]
 
 
 def _patch() -> None:
-    import verl.utils.distributed as distributed  # type: ignore[import-not-found]
+    import verl.utils.distributed as distributed
 
     start = distributed.initialize_global_process_group_ray
 

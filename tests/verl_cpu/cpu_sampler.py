@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transfer_queue  # type: ignore[import-not-found]
+import transfer_queue
 
 from recall.trainers.verl.sampler import MeasuredReplayBuffer
 

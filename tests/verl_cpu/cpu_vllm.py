@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import vllm.model_executor.layers.utils as layers  # type: ignore[import-not-found]
-import vllm.model_executor.layers.vocab_parallel_embedding as embedding  # type: ignore[import-not-found]
-from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer as transfer  # type: ignore[import-not-found]
-from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension  # type: ignore[import-not-found]
+import vllm.model_executor.layers.utils as layers
+import vllm.model_executor.layers.vocab_parallel_embedding as embedding
+from verl.workers.rollout.vllm_rollout import bucketed_weight_transfer as transfer
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
 
 def plain_linear(layer: Any, remove_weight: bool) -> None:
@@ -44,5 +44,5 @@ transfer.BucketedWeightReceiver.receive_weights = receive_copies
 transfer.BucketedWeightReceiver._cleanup = clean_up
 
 
-class CpuWorker(vLLMColocateWorkerExtension):  # type: ignore[misc]
+class CpuWorker(vLLMColocateWorkerExtension):
     """verl's worker, with what is above in its process."""

@@ -6,10 +6,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recall.trainers.recipe import TrainRecipe
 from recall.trainers.verl.numbered import AGENT
+
+if TYPE_CHECKING:
+    from recall.trainers.algorithms import Algorithm
 
 CHECKPOINTS = "verl"
 """The directory of a run with verl's own checkpoints, `global_step_N` each."""
@@ -185,7 +188,7 @@ def _algorithm(recipe: TrainRecipe) -> dict[str, Any]:
     mode = {"detached": "cispo"}.get(named.clip, "gspo" if named.ratio == "sequence" else "vanilla")
     clipped = named.clip != "none"
     found: dict[str, Any] = {
-        "algorithm.adv_estimator": "rloo" if named.advantage == "rloo" else "grpo",
+        "algorithm.adv_estimator": _estimator(named),
         "algorithm.norm_adv_by_std_in_grpo": named.advantage == "grpo",
         "algorithm.use_kl_in_reward": False,
         f"{actor}.policy_loss.loss_mode": mode,
@@ -202,6 +205,13 @@ def _algorithm(recipe: TrainRecipe) -> dict[str, Any]:
             "algorithm.rollout_correction.rollout_is_threshold": recipe.learner.importance_cap,
         }
     return found
+
+
+def _estimator(named: "Algorithm") -> str:
+    """Whose advantages verl computes; `norm_adv_by_std_in_grpo` tells GRPO's from Dr. GRPO's."""
+    if named.whiten:
+        return "reinforce_plus_plus" if named.advantage == "none" else "reinforce_plus_plus_baseline"
+    return "rloo" if named.advantage == "rloo" else "grpo"
 
 
 def _rollout(recipe: TrainRecipe, run: Path) -> dict[str, Any]:

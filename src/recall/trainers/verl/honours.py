@@ -102,6 +102,8 @@ def _rest(recipe: TrainRecipe) -> Iterator[tuple[str, str]]:
         yield "validation.patience", "does not stop early; set 0"
     if validation.final_tasks not in (validation.tasks, ValidationSettings().final_tasks):
         yield "validation.final_tasks", f"validates on validation.tasks = {validation.tasks} each time; leave it out"
+    if recipe.policy.engine != "torch":
+        yield "policy.engine", f"samples with what verl.engine names, not by {recipe.policy.engine!r}; leave it out"
     if recipe.policy.lora_rank and recipe.policy.lora_rank > 512:
         yield "policy.lora_rank", "serves adapters up to rank 512"
     if cluster.sandboxes and sandbox.urls:

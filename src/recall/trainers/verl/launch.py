@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from recall.trainers.verl.honours import check, check_installed
 from recall.trainers.verl.model import model_path, renderer_of
 from recall.trainers.verl.numbered import tasks_of
 from recall.trainers.verl.progress import Logged, LogReader
+from recall.trainers.verl.services import Services, check_addresses
 from recall.trainers.verl.stage import STOP
 
 SUMMARY = "summary.json"
@@ -76,6 +78,7 @@ class VerlTrainer:
         """
         check(recipe)
         check_installed()
+        check_addresses(recipe)
         self.recipe, self.observer = recipe, observer
         self.run = Run(run.path.resolve())
         if resume and (run.path / SUMMARY).exists():
@@ -120,11 +123,15 @@ class VerlTrainer:
         metrics = self.run.path / f"verl_metrics-{self._attempt}.jsonl"
         self.observer.start(recipe.steps, self._header(), done=self._done)
         self.observer.note(f"verl is starting, which takes minutes; it writes to {self.log_path}")
-        address = recipe.cluster.ray_address
-        what = command(recipe, self.run.path, self._model, python=sys.executable, ray_address=address, metrics=metrics)
-        reader = LogReader(metrics)
-        with open(self.log_path, "wb") as log, _Child(what, log) as child:
-            status = self._watch(child, reader, began)
+        address, reader = recipe.cluster.ray_address, LogReader(metrics)
+        with ExitStack() as stack:
+            if recipe.cluster.sandboxes or recipe.cluster.retrievers:
+                address = stack.enter_context(Services(recipe, self.run.path)).address
+            what = command(
+                recipe, self.run.path, self._model, python=sys.executable, ray_address=address, metrics=metrics
+            )
+            log = stack.enter_context(open(self.log_path, "wb"))
+            status = self._watch(stack.enter_context(_Child(what, log)), reader, began)
         self.log.close()
         if status is None:
             self.observer.note(f"stopped; go on with --resume {self.run.path}")

@@ -4,8 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import ray.exceptions  # type: ignore[import-not-found]
-from verl.experimental.agent_loop.agent_loop import (  # type: ignore[import-not-found]
+import ray.exceptions
+from verl.experimental.agent_loop.agent_loop import (
     AgentLoopBase,
     AgentLoopMetrics,
     AgentLoopOutput,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import transfer_queue  # type: ignore[import-not-found]
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync  # type: ignore[import-not-found]
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from recall.trainers.verl.rows import batch_metrics
 

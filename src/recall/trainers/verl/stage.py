@@ -15,11 +15,14 @@ from recall.environment import ToolEnvironments
 from recall.errors import ConfigError, RolloutError
 from recall.policy.stopping import StopAtText
 from recall.renderer import Renderer
-from recall.rewards import get
+from recall.retriever.open import open_retriever
 from recall.rollout import rollout
 from recall.sandbox.base import Sandbox, SessionOptions
 from recall.store import write_atomic, write_groups
+from recall.tools.search import AddressedSearch, NativeSearch
 from recall.trainers.recipe import TrainRecipe
+from recall.trainers.shaping import reward_of
+from recall.trainers.verl.named import NamedRetriever, NamedSandbox
 from recall.trainers.verl.policy import ServerPolicy, Versions
 from recall.types import Group, RewardResult, Sampling, StopReason, Task, Trajectory
 
@@ -74,7 +77,7 @@ class Stage:
             sandbox: where tools run.
 
         Raises:
-            ConfigError: there is no such reward.
+            ConfigError: there is no such reward, or its punishment of length begins before an episode does.
         """
         self._run, self._recipe, self._renderer = run, recipe, renderer
         self._served, self._limits = policy, recipe.rollout.limits
@@ -82,7 +85,7 @@ class Stage:
         self._policy = StopAtText(policy, renderer.decode, texts) if texts else policy
         options = SessionOptions(recipe.sandbox.profile, transactional=recipe.sandbox.transactional)
         self._environments = ToolEnvironments(sandbox, self._limits, options)
-        self._reward = get(recipe.reward)
+        self._reward = reward_of(recipe)
         self._groups: dict[str, dict[int, tuple[Task, Trajectory, RewardResult]]] = defaultdict(dict)
 
     async def play(self, task: Task, place: Place, *, temperature: float, top_p: float) -> Played:
@@ -172,8 +175,24 @@ def open_stage(run: Path, servers: object, faults: tuple[type[Exception], ...]) 
     recipe = load(TrainRecipe, run / "config.toml")
     renderer = renderer_of(recipe)
     policy = ServerPolicy(servers, stop_token_ids=sorted(renderer.stop_token_ids), faults=faults)  # type: ignore[arg-type]
-    return Stage(run, recipe, renderer, policy, _sandbox(recipe))
+    return Stage(run, recipe, renderer, policy, _sandbox(recipe, run))
 
 
-def _sandbox(recipe: TrainRecipe) -> Sandbox:
-    return recipe.sandbox.open_with_search()
+def _sandbox(recipe: TrainRecipe, run: Path) -> Sandbox:
+    """Where tools run and searches go: what the settings name, or the run's own servers on the cluster."""
+    cluster, settings = recipe.cluster, recipe.sandbox
+    if not cluster.sandboxes and not cluster.retrievers:
+        return settings.open_with_search()
+    from recall.trainers.verl.services import lookup, namespace_of
+
+    namespace = namespace_of(run)
+    beside: Sandbox
+    if cluster.sandboxes:
+        beside = NamedSandbox(lookup("sandbox", cluster.sandboxes, namespace))
+    else:
+        beside = settings.model_copy(update={"search": "", "search_url": ""}).open()
+    if cluster.retrievers:
+        return NativeSearch(NamedRetriever(lookup("retriever", cluster.retrievers, namespace)), beside, owned=True)
+    if settings.search:
+        return NativeSearch(open_retriever(settings.search), beside, owned=True)
+    return AddressedSearch(beside, settings.search_url)
