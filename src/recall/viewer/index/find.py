@@ -39,7 +39,7 @@ RANGES = (
 _COLUMN = {"reward": "score"}
 SORTS = (*RANGES, "tools_s", "slowest_s", "malformed")
 """What trajectories are sorted by; parts of rewards come on top, as `part:NAME`."""
-MAX_FOUND = 40_000
+MAX_FOUND = 30_000
 """Trajectories that a search of words finds at most: the newest ones between the first and the last that the other
 filters let through."""
 

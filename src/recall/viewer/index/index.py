@@ -262,9 +262,10 @@ class _Taking:
         values["frame"], values["offset"], values["length"] = chunk.places
         values["file"], values["step"] = [self._file] * count, [chunk.step] * count
         values["split"] = [self._number("split", chunk.split)] * count
-        values["kind"] = [self._number("kind", kind) for kind in fields["kind"]]
+        kinds = {kind: self._number("kind", kind) for kind in dict.fromkeys(fields["kind"])}
+        values["kind"] = [kinds[kind] for kind in fields["kind"]]
         values["task"] = self._tasks(fields)
-        values["tools"] = [self._tools(tools, start + at) for at, tools in enumerate(fields["tools"])]
+        values["tools"] = self._tools(fields["tools"], start)
         for name in dict.fromkeys(name for parts in fields["parts"] for name in parts):
             self._number("part", name)
         known = self._all("part")
@@ -315,14 +316,21 @@ class _Taking:
             known[task] = found[0]
         return [known[task] for task in fields["task"]]
 
-    def _tools(self, called: Iterable[str], row: int) -> int:
-        bits = 0
-        for name in called:
-            number = self._number("tool", name)
-            bits |= 1 << min(number, MANY_TOOLS)
-            if number >= MANY_TOOLS:
-                self._database.execute("insert or ignore into called values (?, ?)", (number, row))
-        return bits
+    def _tools(self, called: Sequence[tuple[str, ...]], start: int) -> list[int]:
+        """Bits of the tools that each row called; those that have no bit are written to their table."""
+        numbers = {tools: [self._number("tool", name) for name in tools] for tools in dict.fromkeys(called)}
+        many = {tools for tools, of in numbers.items() if any(number >= MANY_TOOLS for number in of)}
+        bits = {tools: sum({1 << min(number, MANY_TOOLS) for number in of}) for tools, of in numbers.items()}
+        if many:
+            rows = [
+                (number, start + at)
+                for at, tools in enumerate(called)
+                if tools in many
+                for number in numbers[tools]
+                if number >= MANY_TOOLS
+            ]
+            self._database.executemany("insert or ignore into called values (?, ?)", rows)
+        return [bits[tools] for tools in called]
 
     def _number(self, what: str, text: str) -> int:
         known = self._all(what)
