@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from recall.errors import ConfigError, RolloutError
 from recall.sandbox.base import CallResult
 from recall.tools.base import Marks, Tool, Toolbox
+from recall.tools.schemas import inlined
 from recall.types import CallStatus, ToolSpec
 
 if TYPE_CHECKING:
@@ -164,7 +165,12 @@ class MCPTools:
     def _tool(self, listed: Any) -> Tool:
         hints = listed.annotations
         again = hints is not None and bool(hints.read_only_hint or hints.idempotent_hint)
-        spec = ToolSpec(listed.name, listed.description or listed.title or "", listed.input_schema)
+        given = {key: value for key, value in listed.input_schema.items() if key not in ("$defs", "$schema")}
+        # As a function's: without generated titles, and self-contained, since many templates know no references.
+        schema, kept = inlined(given, listed.input_schema.get("$defs", {}))
+        if kept:
+            schema["$defs"] = kept
+        spec = ToolSpec(listed.name, listed.description or listed.title or "", schema)
         return Tool(spec, Marks(idempotent=again, timeout_s=self._timeout_s))
 
 
