@@ -46,7 +46,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "nano pretrain": Command(
             "recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"
         ),
-        "replay": Command("recall.cli.replay", "Replay", "Score trajectories again, run their calls again, compare runs"),
+        "replay": Command(
+            "recall.cli.replay", "Replay", "Score trajectories again, run their calls again, compare runs"
+        ),
         "retriever build": Command("recall.cli.retriever", "Build", "Build an index over a corpus of passages"),
         "retriever inspect": Command("recall.cli.retriever", "Inspect", "Say what is in an index, and check its files"),
         "retriever search": Command("recall.cli.retriever", "Search", "Search an index, or a service"),
@@ -57,6 +59,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "serve": Command("recall.cli.serve", "Serve", "Serve a model with its tools to OpenAI's clients"),
         "show": Command("recall.cli.show", "Show", "Summarise a run, and print its trajectories as text"),
         "synth bfcl": Command("recall.cli.synth_bfcl", "Bfcl", "Make dialogues over the backends of BFCL to train on"),
+        "synth encyclopedia": Command(
+            "recall.cli.synth", "Encyclopedia", "Make a fictional encyclopedia with multi-hop questions over it"
+        ),
         "synth export": Command("recall.cli.synth", "Export", "Write tasks as rows for other trainers"),
         "synth llm": Command(
             "recall.cli.synth_llm", "LLM", "Have a language model write worlds and tasks, and keep what holds"

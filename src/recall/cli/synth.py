@@ -88,6 +88,37 @@ class Procedural(Settings):
         return 0
 
 
+class Encyclopedia(Settings):
+    """Make a fictional encyclopedia, its BM25 index, and certified multi-hop questions over it.
+
+    Corpus, questions and task rows depend on recipe, seed and rows alone.
+    """
+
+    out: Path
+    """The directory to make."""
+    rows: int = Field(default=1000, ge=20)
+    """Questions in all, of which 80 % are for training."""
+    seed: int = 0
+    """Decides everything, with the recipe."""
+    recipe: str = "default"
+    """default, nano (in words that the small policy reads), or a TOML file."""
+
+    def main(self) -> int:
+        """Make it, and say what came of it and what it is for."""
+        from recall.synth.encyclopedia.make import make_encyclopedia, rows_of
+        from recall.synth.encyclopedia.recipe import recipe_of
+
+        recipe = recipe_of(self.recipe)
+        with progress_of(rows_of(self.rows)) as on_progress:
+            report = make_encyclopedia(self.out, recipe, rows=self.rows, seed=self.seed, on_progress=on_progress)
+        print(f"{self.out}: {report.passages} passages, {sum(report.splits.values())} questions, seed {self.seed}")
+        print("  " + ", ".join(f"{split} {rows}" for split, rows in report.splits.items()))
+        for gate, reasons in report.rejected.items():
+            print(f"  {gate}: " + ", ".join(f"{reason} {count}" for reason, count in reasons.items()))
+        print(f"  tasks: {self.out}/tasks; questions: {self.out}/questions; what is searched: {self.out}/index")
+        return 0
+
+
 class Export(Settings):
     """Write the tasks of a set as rows of another format, for other trainers.
 

@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 from recall.datasets.qa import Question
 from recall.errors import ConfigError
-from recall.tools.search import SEARCH_URL, search_source, search_tool
-from recall.types import Task
+from recall.tools.search import SEARCH_URL, SearchForm, search_source, search_tool
+from recall.types import Task, ToolSpec
 
 
 def search_tasks(
     questions: Iterable[Question], *, data_source: str, split: str = "", url: str = SEARCH_URL, top_k: int = 5
 ) -> Iterator[Task]:
-    """Each question as a task with the search tool and nothing else.
+    """Each question as a task with the search tool and nothing else; a question may say what the tool is called.
 
     Args:
         questions: of a benchmark.
@@ -22,8 +22,14 @@ def search_tasks(
         url: of the retriever service; the placeholder leaves it to be filled in later, by `with_search_url`.
         top_k: passages where a call names no number.
     """
-    source, tools = search_source(url, top_k), (search_tool(top_k),)
+    made: dict[
+        SearchForm, tuple[str, tuple[ToolSpec, ...]]
+    ] = {}  # renderers remember a tuple of tools that comes again
     for question in questions:
+        form = SearchForm.of(question.metadata)
+        if form not in made:
+            made[form] = search_source(url, top_k, form), (search_tool(top_k, form),)
+        source, tools = made[form]
         yield Task(
             id=question.id,
             question=question.question,

@@ -6,7 +6,9 @@ process. The policy reads the same texts either way; the tests hold the two agai
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
@@ -21,50 +23,95 @@ SEARCH_URL = "<search-url-placeholder>"
 
 _EMPTY = "The query is empty."
 _TOO_FEW = "top_n must be at least 1."
+_SIGNATURE = re.compile(r"^def (\w+)\((\w+): str, top_n: int = (\d+)\):$", re.MULTILINE)
+"""The first line of the tool in a source: its name, its parameter, its passages."""
 _SOURCE = """import requests
 
 
-def wikipedia_search(query: str, top_n: int = {top_k}):
-    if not query.strip():
+def {name}({query}: str, top_n: int = {top_k}):
+    if not {query}.strip():
         return {empty!r}
     if top_n < 1:
         return {too_few!r}
-    answer = requests.post("{url}/search", json={{"query": query, "top_n": top_n}})
+    answer = requests.post("{url}/search", json={{"query": {query}, "top_n": top_n}})
     if answer.status_code != 200:
         raise RuntimeError(f"the search service answered with status {{answer.status_code}}")
     return "\\n\\n".join(passage["contents"] for passage in answer.json())
 """
 
 
-def search_source(url: str = SEARCH_URL, top_k: int = 5) -> str:
+@dataclass(frozen=True, slots=True)
+class SearchForm:
+    """What the policy is told of the search tool. The default is that of the published rows."""
+
+    name: str = SEARCH
+    """What it is called by."""
+    description: str = "Search Wikipedia and return the passages that fit best."
+    """What it does."""
+    query: str = "query"
+    """The parameter that says what to look for."""
+    bare: bool = False
+    """The schema shows this parameter alone, without a description."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The form as a question's `metadata` keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> "SearchForm":
+        """The form that a question asks for under `search_tool`, or the published one.
+
+        Raises:
+            ConfigError: what stands there is no form.
+        """
+        given = metadata.get("search_tool", {})
+        try:
+            form = cls(**given)
+        except TypeError:
+            raise ConfigError(
+                f"search_tool: accepted: an object of name, description, query, bare; not {given!r}"
+            ) from None
+        texts = (form.name, form.description, form.query)
+        if not all(isinstance(text, str) for text in texts) or not (
+            form.name.isidentifier() and form.query.isidentifier()
+        ):
+            raise ConfigError(f"search_tool: name and query have to be identifiers, in {given!r}")
+        return form
+
+
+PUBLISHED = SearchForm()
+
+
+def search_source(url: str = SEARCH_URL, top_k: int = 5, form: SearchForm = PUBLISHED) -> str:
     """The tool as the `env` of a row.
 
     Args:
         url: of the retriever service, without the path; the placeholder where it is filled in later.
         top_k: passages where a call names no number.
+        form: what it and its parameter are called.
     """
-    return _SOURCE.format(top_k=top_k, empty=_EMPTY, too_few=_TOO_FEW, url=url.rstrip("/"))
-
-
-def search_tool(top_k: int = 5) -> ToolSpec:
-    """What the policy is told of the tool; names and types are those of the published rows."""
-    properties = {
-        "query": {"type": "string", "description": "What to look for."},
-        "top_n": {"type": "integer", "description": "How many passages to return.", "default": top_k},
-    }
-    return ToolSpec(
-        SEARCH,
-        "Search Wikipedia and return the passages that fit best.",
-        {"type": "object", "properties": properties, "required": ["query"]},
+    return _SOURCE.format(
+        name=form.name, query=form.query, top_k=top_k, empty=_EMPTY, too_few=_TOO_FEW, url=url.rstrip("/")
     )
 
 
-class NativeSearch:
-    """A `Sandbox` in which calls of `wikipedia_search` go to a retriever of this process, whatever the source says.
+def search_tool(top_k: int = 5, form: SearchForm = PUBLISHED) -> ToolSpec:
+    """What the policy is told of the tool; by default names and types are those of the published rows."""
+    properties: dict[str, Any] = {form.query: {"type": "string"}}
+    if not form.bare:
+        properties[form.query]["description"] = "What to look for."
+        properties["top_n"] = {"type": "integer", "description": "How many passages to return.", "default": top_k}
+    parameters = {"type": "object", "properties": properties, "required": [form.query]}
+    return ToolSpec(form.name, form.description, parameters)
 
-    Calls of other tools go to the sandbox beside it, whose session is opened when the first one comes. So tasks keep
-    their rows, and an evaluation or a training run chooses here how their searches are done. A failure of the retriever
-    raises `RetrieverError`: it is ours, not the policy's.
+
+class NativeSearch:
+    """A `Sandbox` in which calls of the search tool go to a retriever of this process and not to the source.
+
+    The search tool is `wikipedia_search`, and whatever a source of `search_source` calls it. Calls of other tools go to
+    the sandbox beside it, whose session is opened when the first one comes. So tasks keep their rows, and an evaluation
+    or a training run chooses here how their searches are done. A failure of the retriever raises `RetrieverError`: it
+    is ours, not the policy's.
     """
 
     def __init__(
@@ -72,7 +119,7 @@ class NativeSearch:
         retriever: Retriever,
         beside: Sandbox | None = None,
         *,
-        top_k: int = 5,
+        top_k: int | None = None,
         patience_s: float = 60.0,
         owned: bool = False,
     ) -> None:
@@ -81,7 +128,7 @@ class NativeSearch:
         Args:
             retriever: answers the searches.
             beside: runs all other tools; without it, a task that has any meets `unknown_tool`.
-            top_k: passages where a call names no number.
+            top_k: passages where a call names no number; None takes what the source says, or else 5.
             patience_s: seconds for which a search that finds no room is tried again.
             owned: whether the retriever is closed with the sandbox, or stays the caller's to close.
         """
@@ -126,15 +173,19 @@ class NativeSession:
 
     def __init__(self, search: NativeSearch, source: str, options: SessionOptions) -> None:
         self._search, self._source, self._options = search, source, options
+        self._names, default = {SEARCH: "query"}, 5
+        if (header := _SIGNATURE.search(source)) is not None and "/search" in source:
+            self._names[header[1]], default = header[2], int(header[3])
+        self._top_k = default if search.top_k is None else search.top_k
         self._beside: Session | None = None
         self._opening = asyncio.Lock()
 
     async def call(self, name: str, arguments: Mapping[str, Any], *, timeout_s: float | None = None) -> CallResult:
         """Call a tool. See `recall.sandbox.base.Session.call`; a search has no time-out but the retriever's own."""
-        if name != SEARCH:
+        if name not in self._names:
             return await self._call_beside(name, arguments, timeout_s)
         started = perf_counter()
-        text = await self._search.search(**{"top_n": self._search.top_k, **arguments})
+        text = await self._search.search(arguments[self._names[name]], arguments.get("top_n", self._top_k))
         return CallResult(CallStatus.OK, text, duration_s=perf_counter() - started)
 
     async def close(self) -> None:

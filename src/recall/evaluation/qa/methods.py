@@ -14,7 +14,7 @@ from recall.environment import Environment, Limits
 from recall.policy.base import Policy
 from recall.renderer import Renderer
 from recall.rollout import rollout
-from recall.tool_calls import SEARCH
+from recall.tools.search import PUBLISHED, SearchForm
 from recall.types import CallStatus, Sampling, StopReason, Task, Trajectory
 
 
@@ -109,16 +109,16 @@ class Agent:
             sampling=seeded(self._sampling, ask.seed),
             limits=self._limits,
         )
-        queries = searches_of(trajectory)
+        queries = searches_of(trajectory, SearchForm.of(ask.question.metadata))
         return outcome_of([trajectory], trajectory.answer, queries, trajectory.duration_s, trajectory.fault)
 
 
-def searches_of(trajectory: Trajectory) -> tuple[str, ...]:
+def searches_of(trajectory: Trajectory, form: SearchForm = PUBLISHED) -> tuple[str, ...]:
     """The queries that reached the retriever."""
     return tuple(
-        str(call.arguments.get("query", ""))
+        str(call.arguments.get(form.query, ""))
         for call in trajectory.calls
-        if call.name == SEARCH and call.status not in (CallStatus.BAD_ARGUMENTS, CallStatus.MALFORMED)
+        if call.name == form.name and call.status not in (CallStatus.BAD_ARGUMENTS, CallStatus.MALFORMED)
     )
 
 

@@ -14,7 +14,8 @@ from recall.datasets.qa import Hop, Question
 from recall.errors import ConfigError
 from recall.policy.base import Policy
 from recall.policy.scripted import ScriptedPolicy, TurnWriter
-from recall.tool_calls import SEARCH, format_call
+from recall.tool_calls import format_call
+from recall.tools.search import SearchForm
 from recall.types import ToolCall
 
 Evidence = Literal["paragraph", "answer"]
@@ -71,9 +72,10 @@ def queries(hop: Hop, answers: list[str]) -> Iterator[str]:
 
 def _play(question: Question, evidence: Evidence) -> Generator[str, str, None]:
     answers: list[str] = []
+    form = SearchForm.of(question.metadata)
     for hop in question.hops:
         for query in dict.fromkeys(query for query in queries(hop, answers) if query.strip()):
-            shown = yield format_call(ToolCall(SEARCH, {"query": query}))
+            shown = yield format_call(ToolCall(form.name, {form.query: query}))
             if _found(question, hop, evidence, shown):
                 break
         else:
