@@ -61,5 +61,5 @@ def test_a_policy_is_measured_before_and_after(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = run("before_after.py", monkeypatch, capsys, "1", "2", "4")
-    assert lines[-3].split() == ["calls", "before", "after"]
-    assert [re.sub(r"\d+%", "%", line).split() for line in lines[-2:]] == [["1", "%", "%"], ["2", "%", "%"]]
+    assert lines[-3].split()[:3] == ["calls", "before", "after"]
+    assert [re.sub(r"\d+%", "%", line).split() for line in lines[-2:]] == [[kind, *["%"] * 4] for kind in ("1", "2")]
