@@ -43,6 +43,8 @@ DATA_SOURCE = "recall_encyclopedia"
 NANO_FORM = SearchForm(f"query_{NANO_SEARCH}", f"{NANO_SEARCH} of a guild", "name", bare=True)
 """The search tool in words that nano has tokens for."""
 _FEWEST_ARTICLES = 400
+_MORE_ARTICLES: Mapping[str, int] = {NEW_CHAINS: 5, DEEPER: 2}
+"""Of the chains that articles give, a fifth is held out, and few are long."""
 _DRAWN_AT_ONCE = 256
 _MOST_DRAWS = 400
 """Draws for each question wanted; a shelf that is too small is told of instead of searched for ever."""
@@ -83,7 +85,7 @@ def make_encyclopedia(
     splits = rows_of(rows)
     taken: set[str] = set()
     shelves = [
-        draw_shelf(random.Random(f"shelf/{seed}/{split}"), recipe, split, _articles(recipe, count), taken)
+        draw_shelf(random.Random(f"shelf/{seed}/{split}"), recipe, split, _articles(recipe, split, count), taken)
         for split, count in splits.items()
     ]
     passages = [passage for shelf in shelves for passage in shelf.passages]
@@ -117,9 +119,9 @@ def rows_of(rows: int) -> dict[str, int]:
     return counts
 
 
-def _articles(recipe: EncyclopediaRecipe, questions: int) -> int:
+def _articles(recipe: EncyclopediaRecipe, split: str, questions: int) -> int:
     """Articles of a shelf; where there are few, everything is near to everything."""
-    return max(_FEWEST_ARTICLES, int(questions * recipe.articles_a_question))
+    return max(_FEWEST_ARTICLES, int(questions * recipe.articles_a_question * _MORE_ARTICLES.get(split, 1)))
 
 
 def _known(out: Path, wanted: Mapping[str, Any]) -> Report | None:

@@ -53,7 +53,9 @@ class EncyclopediaRecipe(Settings):
 PRESETS: MappingProxyType[str, EncyclopediaRecipe] = MappingProxyType(
     {
         "default": EncyclopediaRecipe(),
-        "nano": EncyclopediaRecipe(edition="nano", hops=(1, 3), facts=(2, 2), backward=0, top_k=1),
+        "nano": EncyclopediaRecipe(
+            edition="nano", hops=(1, 3), facts=(1, 1), articles_a_question=3, backward=0, top_k=1
+        ),
     }
 )
 """Recipes by name."""
