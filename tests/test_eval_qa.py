@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import threading
@@ -6,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -279,12 +281,22 @@ def test_a_policy_that_a_prompt_leaves_no_room_for_is_refused_in_one_line(
 
 
 @contextmanager
-def hub(folder: Path, fail: Callable[[str], bool] = lambda path: False) -> Iterator[tuple[str, list[str]]]:
-    """A hub that has the files of a folder, answers ranges, and may break off in the middle."""
+def hub(
+    folder: Path, fail: Callable[[str], bool] = lambda path: False, stated: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, list[str]]]:
+    """A hub that has the files of a folder, answers ranges, may break off in the middle, and states checksums."""
     seen: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None: ...
+
+        def do_HEAD(self) -> None:
+            # As the hub does for what lies in its store: its own headers come with the redirection to it.
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:9/store")
+            for name, value in stated.items():
+                self.send_header(name, value)
+            self.end_headers()
 
         def do_GET(self) -> None:
             seen.append(f"{self.path} {self.headers.get('Range')}")
@@ -351,6 +363,36 @@ def test_a_download_that_is_not_what_it_should_be_is_thrown_away(
         assert main(["data", "download", "bamboogle", "--to", str(tmp_path / "data")]) == 2
     assert "it has 3 rows and should have 125" in capsys.readouterr().err
     assert list((tmp_path / "data" / "bamboogle").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "sort", "right"),
+    [
+        ("X-Linked-Etag", "sha256", True),
+        ("X-Linked-Etag", "sha256", False),
+        ("ETag", "git", True),
+        ("ETag", "git", False),
+        ("ETag", "opaque", True),
+    ],
+)
+def test_a_download_has_the_checksum_that_the_hub_states(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    header: str,
+    sort: str,
+    right: bool,
+) -> None:
+    data = bamboogle(tmp_path / "hub").read_bytes()
+    content = data if right else data + b"x"
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    value = {"sha256": hashlib.sha256(content).hexdigest(), "git": git, "opaque": "5f-1a2b"}[sort]
+    with hub(tmp_path / "hub", stated={header: f'"{value}"'}) as (url, _):
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        status = main(["data", "download", "bamboogle", "--to", str(tmp_path / "data")])
+    assert status == (0 if right else 2)
+    assert right or f"not the one that the hub states, {value}" in capsys.readouterr().err
+    assert (tmp_path / "data" / "bamboogle" / "test.jsonl").exists() is right
 
 
 @pytest.mark.parametrize(

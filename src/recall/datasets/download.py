@@ -1,13 +1,14 @@
 """Files of public benchmarks from the hub that has them, or from a folder: fetched whole, checked, with their source.
 
 A file is fetched under a temporary name, goes on where it broke off, and takes its own name when it is complete: its
-size is what the server announced, its rows are as many as the benchmark has, its checksum is the known one where one is
-known. `SOURCE.json` beside the files says where each came from.
+size is what the server announced, its rows are as many as the benchmark has, its checksum is the one that the hub
+states or that is known, where there is one. `SOURCE.json` beside the files says where each came from.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -40,7 +41,7 @@ class File:
     rows: int | None = None
     """Its lines, where they are known."""
     sha256: str | None = None
-    """Its checksum, where it is known; the hub's files are otherwise known by their rows only."""
+    """Its checksum, where it is known beforehand."""
 
 
 _FLASHRAG = "datasets/RUC-NLPIR/FlashRAG_datasets/resolve/main"
@@ -108,13 +109,15 @@ def download(
         if source is None:
             origin = f"{os.environ.get(HUB_VARIABLE, _HUB).rstrip('/')}/{file.path}"
             _fetch(origin, target, told)
+            stated = _stated(origin)
         else:
+            stated = None
             local = next((p for p in (source / name / file.name, source / file.name) if p.is_file()), None)
             if local is None:
                 continue
             origin = str(local)
             _copy(local, target)
-        records[file.name] = _checked(file, target, origin)
+        records[file.name] = _checked(file, target, origin, stated)
         write_atomic(folder / "SOURCE.json", lambda out: out.write(json.dumps(records, indent=1).encode() + b"\n"))
         found.append(target)
     if not found:
@@ -156,6 +159,28 @@ def _fetch(url: str, target: Path, told: Callable[[str, int, int | None], None] 
         raise ConfigError(f"{partial}: cannot be written: {error.strerror}") from error
 
 
+class _HereOnly(urllib.request.HTTPRedirectHandler):
+    """Takes a redirection for the answer: the hub states the checksum there, and the file's store does not."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
+
+
+def _stated(url: str) -> str | None:
+    """The checksum that the hub states of a file: SHA-256 of a large one, git's of a small one, None if it has none."""
+    request = urllib.request.Request(url, headers={"User-Agent": "recall"}, method="HEAD")
+    try:
+        headers = urllib.request.build_opener(_HereOnly).open(request, timeout=_TIMEOUT_S).headers
+    except urllib.error.HTTPError as error:
+        with error:
+            headers = error.headers
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise ConfigError(f"{url}: cannot be reached: {getattr(error, 'reason', error)}; {_ELSEWHERE}") from None
+    stated = headers.get("X-Linked-Etag") or headers.get("ETag") or ""
+    found = re.fullmatch(r'(?:W/)?"?([0-9a-f]{64}|[0-9a-f]{40})"?', stated)
+    return found[1] if found else None
+
+
 _ELSEWHERE = f"without a network, give a folder that has the files with --from; {HUB_VARIABLE} names a mirror"
 
 
@@ -166,13 +191,15 @@ def _copy(local: Path, target: Path) -> None:
         raise ConfigError(f"{local}: cannot be copied to {target.parent}: {error.strerror}") from error
 
 
-def _checked(file: File, target: Path, origin: str) -> dict[str, Any]:
+def _checked(file: File, target: Path, origin: str, stated: str | None) -> dict[str, Any]:
     """Give a file that is as it should be its own name; the record of it."""
     partial = target.with_name(f".{target.name}{_PARTIAL}")
     sha256 = _sha256(partial)
     problem = ""
     if file.sha256 is not None and sha256 != file.sha256:
         problem = f"its sha256 is {sha256} and should be {file.sha256}"
+    if stated is not None and stated not in (sha256, _git_sha1(partial)):
+        problem = f"its checksum is not the one that the hub states, {stated}"
     rows = _rows(partial) if file.rows is not None else None
     if rows != file.rows:
         problem = f"it has {rows:,} rows and should have {file.rows:,}"
@@ -187,6 +214,15 @@ def _checked(file: File, target: Path, origin: str) -> dict[str, Any]:
 def _rows(path: Path) -> int:
     with path.open("rb") as file:
         return sum(not line.isspace() for line in file)
+
+
+def _git_sha1(path: Path) -> str:
+    """What git calls a file's content by: the SHA-1 of `blob`, its size, a NUL, and the content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _sha256(path: Path) -> str:
