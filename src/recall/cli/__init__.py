@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "nano pretrain": Command(
             "recall.cli.nano", "Pretrain", "Make nano, the policy that comes with ReCall, from nothing"
         ),
+        "plan": Command("recall.cli.plan", "PlanRecipe", "Count what a recipe takes, and say what will not fit"),
         "replay": Command(
             "recall.cli.replay", "Replay", "Score trajectories again, run their calls again, compare runs"
         ),
