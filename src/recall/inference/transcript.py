@@ -50,6 +50,6 @@ def _ending(trajectory: Trajectory, task: Task | None) -> str:
     if trajectory.stop_reason is StopReason.FAULT:
         lines.append(f"fault: {trajectory.fault}")
     lines.append(f"answer: {'none' if trajectory.answer is None else trajectory.answer}")
-    if task is not None:
+    if task is not None and task.ground_truth:
         lines.append(f"accepted: {' | '.join(task.ground_truth)}")
     return "\n".join(lines)
