@@ -1,4 +1,4 @@
-"""A policy with something to learn in few steps: nano with noise on it, which solves half of the tasks of one call."""
+"""A policy with something to learn in a few steps: nano with noise on it, which solves about half of one call."""
 
 from pathlib import Path
 
