@@ -112,6 +112,7 @@ def test_the_readme_shows_every_command() -> None:
 
 def test_the_commands_of_the_readme_run_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     asyncio.run(a_run(tmp_path / "runs" / "nano"))
     for arguments in COMMAND_LINES:
         if cli._command_name(arguments) not in LEFT_OUT:
