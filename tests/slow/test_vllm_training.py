@@ -124,6 +124,10 @@ def test_the_command_trains_an_adapter_and_goes_on_where_it_stopped(
             {"policy": PolicySettings(engine="vllm", device="cpu", vllm=VllmSettings(sleep=True))},
             r"policy\.vllm\.sleep",
         ),
+        (
+            {"policy": PolicySettings(engine="vllm", device="cpu", vllm=VllmSettings(max_context=64))},
+            r"policy\.vllm\.max_context",
+        ),
     ],
 )
 def test_what_vllm_cannot_do_is_refused_before_anything_starts(

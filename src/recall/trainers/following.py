@@ -111,6 +111,9 @@ class Following:
 
 
 def probes_of(groups: Sequence[Group]) -> list[list[int]]:
-    """Sequences to compare engine and trainer on: a whole trajectory of each of the first groups."""
-    whole = [next((t.token_ids for t in group.trajectories if t.fault is None), []) for group in groups]
+    """Sequences to compare engine and trainer on: a trajectory of each of the first groups.
+
+    Each but for its last token, because an engine that scores a sequence wants room for one more.
+    """
+    whole = [next((t.token_ids[:-1] for t in group.trajectories if t.fault is None), []) for group in groups]
     return [ids for ids in whole if len(ids) > 1][:PROBES]

@@ -101,6 +101,7 @@ class LocalTrainer:
         torch.manual_seed(recipe.seed)  # a new adapter starts from random weights
         if recipe.policy.engine == "vllm":
             check_sampling(recipe.rollout.temperature, recipe.rollout.top_p)
+            recipe.policy.vllm.check_room(recipe.rollout.limits.max_tokens)
         loaded = load(recipe.policy, checkpoint)
         self.model, self.tokenizer, self.renderer = loaded.model, loaded.tokenizer, loaded.renderer
         self._local = LocalPlayer(

@@ -40,6 +40,17 @@ class VllmSettings(Settings):
             raise ConfigError("policy.vllm.sleep: vLLM has no sleep on the CPU; leave it out, or set it to false")
         return device == "cuda" if self.sleep is None else self.sleep
 
+    def check_room(self, max_tokens: int) -> None:
+        """Refuse episodes that the engine has no room for.
+
+        Raises:
+            ConfigError: `max_context` is less than an episode may have.
+        """
+        if self.max_context is not None and self.max_context < max_tokens:
+            raise ConfigError(
+                f"policy.vllm.max_context: {self.max_context} is less than rollout.limits.max_tokens, {max_tokens}"
+            )
+
     def starts_eager(self, device: Device) -> bool:
         """Whether the engine starts without compiling."""
         return device == "cpu" if self.eager is None else self.eager

@@ -84,12 +84,8 @@ class TrlTrainer:
         self.log = None if run is None else MetricsLog(run, tensorboard=recipe.tensorboard, recipe=recipe)
         torch.manual_seed(recipe.seed)  # a new adapter starts from random weights
         loaded = load(recipe.policy)
-        self.model, self.tokenizer, self.renderer, self._loaded = (
-            loaded.model,
-            loaded.tokenizer,
-            loaded.renderer,
-            loaded,
-        )
+        self.model, self.tokenizer, self.renderer = loaded.model, loaded.tokenizer, loaded.renderer
+        self._loaded = loaded
         self._local = LocalPlayer(
             loaded,
             reward=reward_of(recipe),
@@ -233,19 +229,18 @@ class TrlTrainer:
             policy = WavePolicy(colocated(trainer.vllm_generation.llm, stops))
         else:
             end = self.renderer.turn("")[-1]
-            names = self.recipe.policy.model
-            client = getattr(trainer.vllm_generation, "vllm_client", None)
+            client = getattr(trainer.vllm_generation, "vllm_client", None)  # of the first process only
             policy = OpenAIPolicy(
                 f"{self.recipe.trl.server_url.rstrip('/')}/v1",
-                client.model if client is not None else names,
+                self.recipe.policy.model if client is None else client.model,
                 stop_token_ids=[end, *sorted(self.renderer.stop_token_ids - {end})],
             )
         texts = self.renderer.stop_texts
         return replace(self._local.player, policy=StopAtText(policy, self.renderer.decode, texts) if texts else policy)
 
-    def _moved(self, step: int) -> None:
-        """The weights are those after `step` optimizer steps."""
-        self._local.policy.version = step
+    def _moved(self, global_step: int) -> None:
+        """The weights are those after so many optimizer steps."""
+        self._local.policy.version = global_step // updates_per_step(self.recipe.learner)
 
     def _before(self) -> dict[str, dict[str, float]]:
         """Success before training, of a run that goes on as it was found then."""
@@ -262,7 +257,7 @@ class TrlTrainer:
         """Success of the model as it is, by mode and kind; nothing in all processes but the first."""
         if self.run is None or self.log is None:
             return {}
-        self._moved(-1 - step)  # unlike any count of optimizer steps, so that the engine forgets
+        self._local.policy.version = step
         keep = self.run if save and self.recipe.save_trajectories else None
         found: dict[str, dict[str, float]]
         found, self._found = self.rollout.run(
