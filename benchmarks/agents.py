@@ -1,6 +1,6 @@
 """Many agents at once with slow tools: wall time beside the critical path, the time that one agent cannot do without.
 
-`python benchmarks/agents.py [--agents 500] [--turns 3] [--slow_s 2]`. The policy is scripted and needs no time, so what
+`python benchmarks/agents.py [--agents 500] [--turns 3] [--slow_s 5]`. The policy is scripted and needs no time, so what
 is above the critical path is the loop's own: rendering, parsing, checking arguments, threads and the event loop.
 """
 
@@ -63,13 +63,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--agents", type=int, default=500, help="how many run at once")
     parser.add_argument("--turns", type=int, default=3, help="turns with calls, of each")
-    parser.add_argument("--slow_s", type=float, default=2.0, help="seconds that a call takes")
+    parser.add_argument("--slow_s", type=float, default=5.0, help="seconds that a call takes")
     asked = parser.parse_args()
     critical = asked.turns * asked.slow_s
     print(f"{asked.agents} agents, {asked.turns} turns of {WIDTH} calls of {asked.slow_s:g} s")
     for kind, tool in TOOLS.items():
+        used = time.process_time()
         wall = asyncio.run(wall_s(tool, asked.agents, asked.turns, asked.slow_s))
-        print(f"{kind:10} wall {wall:6.2f} s  critical path {critical:6.2f} s  ratio {wall / critical:.3f}")
+        used = time.process_time() - used
+        ratio = f"{wall / critical:.3f}"
+        print(f"{kind:10} wall {wall:6.2f} s  critical path {critical:6.2f} s  ratio {ratio}  CPU {used:.2f} s")
 
 
 if __name__ == "__main__":

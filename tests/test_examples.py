@@ -1,11 +1,18 @@
-"""The tour in `examples/`: each file runs as it stands and does what it says."""
+"""The tour in `examples/` and the page `docs/agent.md`: what they show runs as it stands and does what they say."""
 
+import importlib
+import json
+import os
 import re
 import runpy
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from recall.cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -63,3 +70,73 @@ def test_a_policy_is_measured_before_and_after(
     lines = run("before_after.py", monkeypatch, capsys, "1", "2", "4")
     assert lines[-3].split()[:3] == ["calls", "before", "after"]
     assert [re.sub(r"\d+%", "%", line).split() for line in lines[-2:]] == [[kind, *["%"] * 4] for kind in ("1", "2")]
+
+
+PAGE = (EXAMPLES.parent / "docs" / "agent.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of the page in one language; `""` for those that name none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return [block for named, block in found if named == language]
+
+
+def test_the_python_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    program = "\n".join(block for block in blocks("python") if "openai" not in block)
+    exec(compile(program, "docs/agent.md", "exec", dont_inherit=True), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Tota"
+    assert [line for line in lines if line.startswith("lookup_supplier returned Gebe in ")]
+    assert lines[-1] == "Gebe"
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that holds what the page's commands name, and is the current one."""
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    (tmp_path / "mcp.json").write_text(blocks("json")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_the_commands_of_the_page_run(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mcp")
+    lines = [
+        line for block in blocks("") for line in block.splitlines() if line.startswith(("recall run", "recall syn"))
+    ]
+    shown = []
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+        shown.append(capsys.readouterr().out)
+    asked, served, _, row = shown
+    assert asked.splitlines()[-1] == "answer: Tota"
+    assert json.loads(served)["answer"] == "Tota"
+    assert "accepted: " in row
+
+
+def test_the_service_of_the_page_is_served_and_asked(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openai")
+    (line,) = [line for block in blocks("") for line in block.splitlines() if line.startswith("recall serve")]
+    command = [sys.executable, "-m", "recall.cli", *shlex.split(line)[1:-1], "0"]
+    with subprocess.Popen(command, cwd=beside, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+            assert port is not None
+            (client,) = [block for block in blocks("python") if "openai" in block]
+            exec(compile(client.replace("8902", port[1]), "docs/agent.md", "exec", dont_inherit=True), {})
+        finally:
+            process.terminate()
+    assert capsys.readouterr().out.splitlines() == ["\\boxed{Tota}", "ok"]
+    assert process.returncode == 0
+
+
+def test_the_table_of_the_page_counts_the_programs_as_they_are() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES.parent / "benchmarks"))
+        peers = importlib.import_module("peers")
+    for agent, (what, _) in peers.AGENTS.items():
+        files = [peers.PROGRAMS / f"{agent}_{library}.py" for library in peers.LIBRARIES]
+        counts = [str(peers.lines_of(file.read_text(encoding="utf-8"))) for file in files]
+        assert f"| {what} | {' | '.join(counts)} |" in PAGE
