@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import completions_server
+import sandbox_server
 from recall import ReCall
 from recall.environment import Limits
 from recall.errors import ConfigError, PolicyError
@@ -316,3 +318,26 @@ async def test_an_agent_whose_model_is_not_there_says_so() -> None:
     with pytest.raises(PolicyError, match=r"127\.0\.0\.1:9/v1/models: ClientConnectorError"):
         await agent.ask("?")
     await agent.close()
+
+
+def test_the_published_form_asks_a_models_server_and_one_of_the_sandbox() -> None:
+    source = "total = 0\ndef add(n):\n    global total\n    total += n\n    return total\n"
+    properties = {"n": {"type": "integer"}}
+    parameters = {"type": "object", "properties": properties, "required": ["n"]}
+    schemas = json.dumps([{"name": "add", "description": "Add.", "parameters": parameters}])
+
+    def say(body: Any) -> dict[str, Any]:
+        told = [message["content"] for message in body["messages"] if message["role"] == "tool"]
+        called = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"n": 20}'}}
+        message = {"content": f"\\boxed{{{told[-1]}}}"} if len(told) == 2 else {"content": "", "tool_calls": [called]}
+        return {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+
+    with completions_server.serving(chat_completions=say) as model, sandbox_server.serving() as executor:
+        agent = ReCall(model.url, executor.url, model="m")
+        try:
+            text = agent.run(source, schemas, "20 + 20?")
+            assert text.endswith("\\boxed{40}")
+            assert text.count("<tool_call>") == 2
+            assert agent.run(source, schemas, "Again?").endswith("\\boxed{40}")  # the state is the episode's own
+        finally:
+            agent.close_sync()
