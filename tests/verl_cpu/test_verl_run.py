@@ -27,12 +27,12 @@ from recall.evaluation.local import load as load_policy
 from recall.retriever.build import BuildSettings, build
 from recall.store import Run, read_groups
 from recall.synth.tasks import ToolTasks
-from recall.tool_calls import SEARCH
-from recall.tools.search import search_source
+from recall.tools.search import SearchForm, search_source, search_tool
 from recall.trainers.learner import Learner
 from recall.trainers.recipe import TrainRecipe
+from recall.trainers.tasks import training_tasks
 from recall.trainers.verl.rows import row_of
-from recall.types import Group, Task, ToolSpec
+from recall.types import Group, Task
 from retriever_corpora import write_corpus
 
 pytestmark = pytest.mark.timeout(900)
@@ -53,6 +53,8 @@ class Story:
     """The exit status of the second start."""
     said: str = ""
     """What the second start printed."""
+    died: str = ""
+    """The address of the sandbox that was killed."""
 
     def groups(self, step: int) -> list[Group]:
         files = [file for file in self.run.trajectory_files("train") if file.step == step]
@@ -75,15 +77,15 @@ def slowed(task: Task) -> Task:
 def made_tasks(directory: Path) -> tuple[Path, Path]:
     """Twelve tasks, an epoch of three steps: tools of their own, and the search over an index with the answers."""
     lookups = [slowed(task) for kind in ("1", "2", "3") for task in ToolTasks(kind, split="train", seed=0).take(3)]
-    parameters = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+    form = SearchForm("query_cousin", "cousin of a person", "key", bare=True)  # as nano knows its tools
     cousins = (("Gokeza", "Bito"), ("Zito", "Vino"), ("Feso", "Lofa"))
     search = [
         Task(
             id=f"search{number}",
             question=f"Tell me {name}'s cousin.",
             ground_truth=(cousin,),
-            env=search_source(),
-            tools=(ToolSpec(SEARCH, "cousin of a person", parameters),),
+            env=search_source(form=form),
+            tools=(search_tool(form=form),),
             kind="search",
         )
         for number, (name, cousin) in enumerate(cousins)
@@ -111,6 +113,13 @@ def wait_for(done: Callable[[], bool], process: "subprocess.Popen[bytes]", log: 
         if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"status {process.poll()}:\n{log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.2)
+
+
+def ended(server: sandbox_server.Server) -> None:
+    server.process.kill()
+    server.process.wait()
+    if server.process.stdout is not None:
+        server.process.stdout.close()
 
 
 def steps_done(run: Run) -> int:
@@ -148,14 +157,19 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         sandboxes = [sandbox_server.start() for _ in range(2)]
         searching = retriever_server.start(str(index))
         for server in (*sandboxes, searching):
-            stack.callback(server.process.wait)
-            stack.callback(server.process.kill)
+            stack.callback(ended, server)
         urls = json.dumps([server.url for server in sandboxes])
-        where = [f"--sandbox.urls={urls}", f"--sandbox.search={searching.url}", f"--run={told.run.path}"]
+        where = [
+            f"--sandbox.urls={urls}",
+            f"--sandbox.search={searching.url}",
+            f"--run={told.run.path}",
+            "--doctor=false",
+        ]
         # A Ray of its own: one of two sandboxes dies while step 2 is played, and everything is killed after that step.
         first = train([*flags(tasks, told.batches, ray=own_ray(ray), steps=STEPS), *where], log, {})
         wait_for(lambda: steps_done(told.run) >= 1 and is_running_calls(sandboxes[0]), first, log)
-        sandboxes[0].process.kill()
+        ended(sandboxes[0])
+        told.died = sandboxes[0].url
         wait_for(lambda: steps_done(told.run) >= 2, first, log)
         first.kill()
         first.wait()
@@ -164,10 +178,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         while (left := verl_processes(told.run.path)) and time.monotonic() < deadline:
             time.sleep(1)
         told.left_over = left
+        stack.callback(ended, sandbox_server.start(port=sandboxes[0].address[1]))
         # Another Ray, which is there already: it goes on from the last checkpoint.
         with running_ray(other, gpus=2, env=environment(told.batches)) as (address, secret):
             again = train([f"--resume={told.run.path}", f"--ray-address={address}"], log, secret)
-            told.second = again.wait(500)
+            told.second = again.wait(600)
         told.said = log.read_text(errors="replace")
         yield told
 
@@ -175,8 +190,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 def test_a_run_that_was_killed_ends_with_its_processes_and_goes_on_elsewhere(story: Story) -> None:
     assert story.left_over == []
     assert story.second == 0, story.said[-3000:]
-    assert sorted(story.metrics()) == list(range(STEPS + 1))
-    assert json.loads((story.run.path / "summary.json").read_text())["steps"] == STEPS
+    assert [row["step"] for row in story.run.read_metrics()] == list(range(STEPS + 1))
+    summary = json.loads((story.run.path / "summary.json").read_text())
+    assert summary["steps"] == STEPS
+    assert summary["trajectories"] == STEPS * 16
+    assert set(summary["before"]) == set(summary["after"]) == {"1", "2", "3", "search"}
 
 
 def test_what_is_trained_on_is_our_own_trajectory_id_by_id(story: Story) -> None:
@@ -214,7 +232,7 @@ def test_a_sandbox_that_dies_takes_its_episodes_out_of_the_batch_and_the_step_go
     trajectories = [trajectory for group in story.groups(2) for trajectory in group.trajectories]
     faults = [trajectory.fault for trajectory in trajectories if trajectory.fault is not None]
     assert faults
-    assert all("Sandbox" in fault for fault in faults)
+    assert all(story.died in fault for fault in faults)
     assert len(story.batch(2)) == len(trajectories) - len(faults) > 0
     assert story.metrics()[2]["rollout/faults"] == pytest.approx(len(faults) / len(trajectories))
     assert story.metrics()[1]["rollout/faults"] == story.metrics()[3]["rollout/faults"] == 0
@@ -229,17 +247,26 @@ def test_searches_are_answered_by_the_retriever(story: Story) -> None:
         for trajectory in group.trajectories
         for call in trajectory.calls
     ]
-    assert any(call.name == SEARCH and call.status == "ok" and "Bito" in call.result for call in calls)
+    answers = ("Bito", "Vino", "Lofa")
+    assert any(call.status == "ok" and any(answer in str(call.result) for answer in answers) for call in calls)
 
 
 def test_the_first_update_is_that_of_the_local_trainer(story: Story) -> None:
+    """Up to one scale: verl averages over all groups, the local trainer over those with something to teach."""
     recipe = load(TrainRecipe, story.run.config_path)
     loaded = load_policy(recipe.policy)
     learner = Learner(loaded.model, recipe.learner, temperature=1.0, dtype=loaded.dtype, reference=None)
-    here = learner.update(story.groups(1), step=0, total_steps=STEPS, seed=recipe.seed)
-    there = story.metrics()[1]
-    assert there["policy/grad_norm"] == pytest.approx(here["policy/grad_norm"], rel=1e-2)
-    assert there["policy/loss"] == pytest.approx(here["policy/loss"], abs=1e-5)
+    groups = story.groups(1)
+    stream, _ = training_tasks(recipe)
+    assert {group.task.id for group in groups} == {task.id for task in stream.at(0, recipe.rollout.groups)}
+    here = learner.update(groups, step=0, total_steps=STEPS, seed=recipe.seed)
+    used = sum(len({reward.score for reward in group.rewards}) > 1 for group in groups)
+    assert used > 0
+    share, there = used / len(groups), story.metrics()[1]
+    assert there["policy/grad_norm"] == pytest.approx(share * here["policy/grad_norm"], rel=1e-2)
+    assert there["policy/loss"] == pytest.approx(share * here["policy/loss"], abs=1e-5)
+    rewards = [reward.score for group in groups for reward in group.rewards]
+    assert there["reward/mean"] == pytest.approx(sum(rewards) / len(rewards))
 
 
 def test_the_exported_model_answers(story: Story, tmp_path: Path) -> None:

@@ -42,7 +42,14 @@ class Command:
 
 
 def command(
-    recipe: TrainRecipe, run: Path, model: Path, *, python: str, ray_address: str = "", metrics: Path | None = None
+    recipe: TrainRecipe,
+    run: Path,
+    model: Path,
+    *,
+    python: str,
+    ray_address: str = "",
+    metrics: Path | None = None,
+    resumed: bool = False,
 ) -> Command:
     """The command that trains by a recipe.
 
@@ -53,6 +60,7 @@ def command(
         python: the interpreter that has verl.
         ray_address: the cluster to join; empty lets verl start Ray on this machine.
         metrics: the file that verl's logger writes; by default one in the run directory.
+        resumed: there is a checkpoint to go on from, so success before training is known already.
     """
     env = {"VERL_FILE_LOGGER_PATH": str(metrics or run / "verl_metrics-1.jsonl"), **recipe.verl.env}
     settings = {
@@ -62,6 +70,7 @@ def command(
         **_algorithm(recipe),
         **_rollout(recipe, run),
         **_trainer(recipe, run),
+        "trainer.val_before_train": not resumed,
         **_ray(env, ray_address),
     }
     overrides = [word for word in recipe.verl.overrides if not (ray_address and _sizes_ray(word))]
@@ -266,7 +275,6 @@ def _trainer(recipe: TrainRecipe, run: Path) -> dict[str, Any]:
         "trainer.experiment_name": recipe.tracking.name or run.name,
         "trainer.total_training_steps": recipe.steps,
         "trainer.total_epochs": 1,
-        "trainer.val_before_train": True,
         "trainer.test_freq": every or recipe.steps,
         "trainer.save_freq": recipe.checkpoint_every or recipe.steps,
         "trainer.max_actor_ckpt_to_keep": recipe.keep_checkpoints,

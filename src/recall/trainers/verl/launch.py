@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +18,10 @@ from typing import Any, Protocol
 from recall.config import dump
 from recall.errors import ConfigError, RolloutError
 from recall.evaluation.play import success_by_kind
-from recall.store import Run, write_atomic
+from recall.store import Run, read_groups, write_atomic
 from recall.trainers.metrics import MetricsLog
 from recall.trainers.recipe import TrainRecipe
+from recall.trainers.verl.child import die_with_parent
 from recall.trainers.verl.collect import collect, forget, lost_groups
 from recall.trainers.verl.command import CHECKPOINTS, LOOPS, Command, command, loops_text
 from recall.trainers.verl.honours import check, check_installed
@@ -97,7 +98,9 @@ class VerlTrainer:
         self._attempt = 1 + len(list(self.run.path.glob("verl-*.log")))
         self._before: dict[str, float] = {}
         self._after: dict[str, float] = {}
-        self._trajectories = 0
+        self._trajectories, self._earlier = 0, 0.0
+        if self._done:
+            self._remember(self.run.read_metrics())
         self._asked = 0
 
     @property
@@ -128,7 +131,13 @@ class VerlTrainer:
             if recipe.cluster.sandboxes or recipe.cluster.retrievers:
                 address = stack.enter_context(Services(recipe, self.run.path)).address
             what = command(
-                recipe, self.run.path, self._model, python=sys.executable, ray_address=address, metrics=metrics
+                recipe,
+                self.run.path,
+                self._model,
+                python=sys.executable,
+                ray_address=address,
+                metrics=metrics,
+                resumed=self._done > 0,
             )
             log = stack.enter_context(open(self.log_path, "wb"))
             status = self._watch(stack.enter_context(_Child(what, log)), reader, began)
@@ -140,13 +149,22 @@ class VerlTrainer:
         summary = {
             "before": _by_kind(self._before),
             "after": _by_kind(self._after),
-            "minutes": round((time.monotonic() - began) / 60, 2),
+            "minutes": round(self._earlier + (time.monotonic() - began) / 60, 2),
             "steps": recipe.steps,
             "seed": recipe.seed,
             "trajectories": self._trajectories,
         }
         self.run.write_json(SUMMARY, summary)
         return summary
+
+    def _remember(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take what the summary tells of the starts before this one."""
+        for row in rows:
+            if row["step"] == 0:
+                self._before = {name: value for name, value in row.items() if name.startswith("val/")}
+            self._earlier = row.get("time/minutes", self._earlier)
+        files = [file for file in self.run.trajectory_files("train") if file.step <= self._done]
+        self._trajectories = sum(len(stored.group.trajectories) for file in files for stored in read_groups(file.path))
 
     def _watch(self, child: "_Child", reader: LogReader, began: float) -> int | None:
         """Follow verl to its end; its exit status, or None when it was asked to stop."""
@@ -155,7 +173,7 @@ class VerlTrainer:
             status = child.status()
             for logged in reader.new():
                 heard = time.monotonic()
-                self._took(logged, (heard - began) / 60)
+                self._took(logged, self._earlier + (heard - began) / 60)
             if status is not None:
                 return status
             if self._asked:
@@ -251,7 +269,7 @@ class _Child:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(),
         )
 
     def __enter__(self) -> "_Child":
@@ -274,11 +292,3 @@ class _Child:
                 self._process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 continue
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """What the child runs first, so that it is told to end when we are killed (prctl(2), PR_SET_PDEATHSIG)."""
-    import ctypes
-
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(1, int(signal.SIGTERM))

@@ -19,6 +19,7 @@ from typing import Any
 
 from recall.errors import ConfigError, RolloutError
 from recall.trainers.recipe import TrainRecipe
+from recall.trainers.verl.child import die_with_parent
 from recall.trainers.verl.named import Lookup
 
 STARTING_S = 300.0
@@ -42,9 +43,10 @@ class ServerActor:
         """
         import ray
 
-        host = ray.util.get_node_ip_address()
+        here = ray.get_runtime_context().get_node_id()
+        (host,) = [node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == here]
         command = [sys.executable, "-m", "recall.cli", kind, "serve", *arguments, "--host", host, "--port", "0"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent())
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         found = re.search(r"ready at (http://[^\s;]+)", line)
@@ -57,6 +59,10 @@ class ServerActor:
     def url(self) -> str:
         """Where the server listens."""
         return self._url
+
+    def pid(self) -> int:
+        """The process of the server, on its node."""
+        return self._process.pid
 
     def _die_with_it(self) -> None:
         assert self._process.stdout is not None
@@ -116,17 +122,18 @@ class Services:
     def _start(self, kind: str, count: int, cpus: float, arguments: Sequence[str]) -> None:
         import ray
 
-        if count and not os.environ.get(_TOKENS[kind]) and not ray.util.get_node_ip_address().startswith("127."):
+        addresses = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+        alone = all(address.startswith("127.") for address in addresses)
+        if count and not alone and not os.environ.get(_TOKENS[kind]):
             raise ConfigError(
                 f"cluster: {kind} servers listen to other machines, and want {_TOKENS[kind]} in the environment of "
                 "every node"
             )
         # A server's own death is the actor's, so Ray may start it as often as it takes, on whatever node is left.
-        remote = ray.remote(ServerActor).options(
-            num_cpus=cpus, max_restarts=-1, scheduling_strategy="SPREAD", max_concurrency=8
-        )
+        remote = ray.remote(ServerActor)
+        options = {"num_cpus": cpus, "max_restarts": -1, "scheduling_strategy": "SPREAD", "max_concurrency": 8}
         self._actors += [
-            remote.options(name=f"{kind}-{number}").remote(kind, list(arguments)) for number in range(count)
+            remote.options(name=f"{kind}-{number}", **options).remote(kind, list(arguments)) for number in range(count)
         ]
 
 

@@ -180,19 +180,23 @@ def open_stage(run: Path, servers: object, faults: tuple[type[Exception], ...]) 
 
 def _sandbox(recipe: TrainRecipe, run: Path) -> Sandbox:
     """Where tools run and searches go: what the settings name, or the run's own servers on the cluster."""
+    from recall.evaluation.bfcl.training.backends import BackendSandbox
+
     cluster, settings = recipe.cluster, recipe.sandbox
     if not cluster.sandboxes and not cluster.retrievers:
-        return settings.open_with_search()
+        return settings.open_all()
     from recall.trainers.verl.services import lookup, namespace_of
 
     namespace = namespace_of(run)
-    beside: Sandbox
+    found: Sandbox
     if cluster.sandboxes:
-        beside = NamedSandbox(lookup("sandbox", cluster.sandboxes, namespace))
+        found = NamedSandbox(lookup("sandbox", cluster.sandboxes, namespace))
     else:
-        beside = settings.model_copy(update={"search": "", "search_url": ""}).open()
+        found = settings.model_copy(update={"search": "", "search_url": ""}).open()
     if cluster.retrievers:
-        return NativeSearch(NamedRetriever(lookup("retriever", cluster.retrievers, namespace)), beside, owned=True)
-    if settings.search:
-        return NativeSearch(open_retriever(settings.search), beside, owned=True)
-    return AddressedSearch(beside, settings.search_url)
+        found = NativeSearch(NamedRetriever(lookup("retriever", cluster.retrievers, namespace)), found, owned=True)
+    elif settings.search:
+        found = NativeSearch(open_retriever(settings.search), found, owned=True)
+    else:
+        found = AddressedSearch(found, settings.search_url)
+    return BackendSandbox(found, settings.bfcl)
