@@ -19,6 +19,8 @@ CHECKPOINTS = "verl"
 LOOPS = "agent_loops.yaml"
 """The file of a run that names our agent loop to verl."""
 
+_SCALED = ("grpo", "dapo", "gspo", "cispo")
+"""The advantages that are divided by the standard deviation of their group."""
 UNCLIPPED = 1e6
 """A bound of ratios that none reaches."""
 _HYDRA_WORDS = ("true", "false", "null", "nan", "inf")
@@ -198,7 +200,7 @@ def _algorithm(recipe: TrainRecipe) -> dict[str, Any]:
     clipped = named.clip != "none"
     found: dict[str, Any] = {
         "algorithm.adv_estimator": _estimator(named),
-        "algorithm.norm_adv_by_std_in_grpo": named.advantage == "grpo",
+        "algorithm.norm_adv_by_std_in_grpo": named.advantage in _SCALED,
         "algorithm.use_kl_in_reward": False,
         f"{actor}.policy_loss.loss_mode": mode,
         f"{actor}.clip_ratio_low": named.clip_low if clipped else 1.0,
