@@ -71,7 +71,7 @@ def main() -> None:
         used = time.process_time()
         wall = asyncio.run(wall_s(tool, asked.agents, asked.turns, asked.slow_s))
         used = time.process_time() - used
-        ratio = f"{wall / critical:.3f}"
+        ratio = f"{wall / critical:.3f}" if critical else "none"
         print(f"{kind:10} wall {wall:6.2f} s  critical path {critical:6.2f} s  ratio {ratio}  CPU {used:.2f} s")
 
 
