@@ -42,8 +42,15 @@ class _Addresses:
 class NamedSandbox:
     """A `Sandbox` over the servers that a lookup names. Sessions stay where they were opened."""
 
-    def __init__(self, lookup: Lookup) -> None:
-        self._addresses = _Addresses(lookup)
+    def __init__(self, lookup: Lookup, *, wait_s: float = 60.0) -> None:
+        """Take the lookup; nothing is asked yet.
+
+        Args:
+            lookup: who knows the addresses.
+            wait_s: seconds that a call or a new session may wait for room, or for a server that cannot be reached,
+                before the addresses are looked up again.
+        """
+        self._addresses, self._wait_s = _Addresses(lookup), wait_s
         self._clients: list[RemoteSandbox] = []
         """The last one is of the servers that are there now; sessions of the others live on."""
 
@@ -71,7 +78,7 @@ class NamedSandbox:
     async def _renew(self, *, now: bool = False) -> bool:
         changed = await self._addresses.fresh(now=now)
         if changed:
-            self._clients.append(RemoteSandbox(self._addresses.urls))
+            self._clients.append(RemoteSandbox(self._addresses.urls, queue_timeout_s=self._wait_s))
         return changed
 
     def _client(self) -> RemoteSandbox:
