@@ -9,7 +9,6 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from recall.environment import Limits
 from recall.evaluation.local import NANO_LIMITS, PolicySettings, load, sampler_of
 from recall.evaluation.play import Player
 from recall.trainers.learner import Learner, LearnerSettings, credits
@@ -73,13 +72,13 @@ def brief(task: Task, trajectory: Trajectory) -> RewardResult:
     return RewardResult(max(0.0, right - 0.1 * len(trajectory.calls)), correct=right)
 
 
-async def main(model: str = "nano", limits: Limits = NANO_LIMITS) -> None:
+async def main(model: str = "nano") -> None:
     """Play a group of 16, score it, learn from it."""
     loaded = load(PolicySettings(model=model))
     policy = sampler_of(loaded)
-    player = Player(policy, loaded.renderer, Desk, brief, limits)
+    player = Player(policy, loaded.renderer, Desk, brief, NANO_LIMITS)
     task = Task("desk", "Who is the supplier of the supplier of Kizedi?", ("Gebe",))
-    groups = await player.play([task], samples=16, sampling=Sampling(max_tokens=limits.max_turn_tokens))
+    groups = await player.play([task], samples=16, sampling=Sampling(max_tokens=NANO_LIMITS.max_turn_tokens))
     policy.close()
     learner = Learner(loaded.model, LearnerSettings(learning_rate=1e-4, minibatches=1))
     for reward, advantage in zip(groups[0].rewards, credits(groups[0], learner.algorithm), strict=True):
