@@ -142,7 +142,8 @@ def _here(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[Pha
         "moments": float(_MOMENTS * trained),
         "reference": float(weights if recipe.learner.kl else 0),
     }
-    tokens = min(recipe.learner.micro_tokens, rollout.groups * rollout.group_size * rollout.limits.max_tokens)
+    longest = rollout.limits.max_tokens  # a longer trajectory is computed in one pass all the same
+    tokens = min(max(recipe.learner.micro_tokens, longest), rollout.groups * rollout.group_size * longest)
     if policy.engine == "vllm":
         engine = {"engine": policy.vllm.gpu_memory * machines.gpu_gib * GIB}
         stays = policy.vllm.sleep is False
@@ -255,8 +256,8 @@ _CURES = {
     "moments": "take more GPUs or policy.lora_rank; verl.offload_optimizer helps all but the update",
     "gathered layers": "layers are computed whole: take GPUs with more memory",
     "reference": "set verl.offload_reference, or learner.kl_coefficient = 0",
-    "activations": "lower learner.micro_tokens, or set verl.gradient_checkpointing",
-    "logits": "lower learner.micro_tokens (and verl.logprob_tokens), or raise verl.sequence_parallel",
+    "activations": "lower learner.micro_tokens and rollout.limits.max_tokens; with verl, verl.gradient_checkpointing",
+    "logits": "lower learner.micro_tokens and rollout.limits.max_tokens; with verl, verl.logprob_tokens too",
     "engine": "lower verl.engine_memory, or policy.vllm.gpu_memory with the local trainer",
     "cache": "lower policy.max_batch or rollout.limits.max_tokens",
     "copy to sample with": "take policy.lora_rank, or a GPU with more memory",
