@@ -3,7 +3,7 @@
 Nothing is decoded or encoded here: the ids are the trajectory's own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def output_fields(row: Row, report: Mapping[str, float], versions: Versions, sam
     }
 
 
-def batch_metrics(reports: list[Mapping[str, float]], scores: list[float], wanted: int) -> dict[str, float]:
+def batch_metrics(reports: Sequence[Mapping[str, float]], scores: Sequence[float], wanted: int) -> dict[str, float]:
     """The metrics of a batch, under the names that the local trainer uses.
 
     Args:
