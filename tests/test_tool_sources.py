@@ -455,7 +455,8 @@ def test_files_name_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     started, reached = read_tools(str(tmp_path / "mcp.json"))  # type: ignore[misc]
     assert isinstance(started, MCPTools)
     assert started._args == ("home",)
-    assert reached.name == "MCP server http://127.0.0.1:1/mcp"  # type: ignore[attr-defined]
+    assert isinstance(reached, MCPTools)
+    assert reached.name == "MCP server http://127.0.0.1:1/mcp"
     task = read_tools(f"{tmp_path / 'rows.jsonl'}#0")
     assert isinstance(task, Task)
 

@@ -102,7 +102,7 @@ def _sampler(recipe: TrainRecipe) -> dict[str, Any]:
     if trl.sampler == "model":
         return {"use_vllm": False}
     cap = recipe.learner.importance_cap
-    found = {
+    found: dict[str, Any] = {
         "use_vllm": True,
         "vllm_mode": trl.sampler,
         "vllm_importance_sampling_correction": cap is not None,

@@ -195,9 +195,11 @@ class TrlTrainer:
             """TRL's trainer with the learning rate of the recipe."""
 
             def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-                if self.lr_scheduler is None:
-                    self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, _rate(recipe))
-                return self.lr_scheduler
+                scheduler: Any = getattr(self, "lr_scheduler", None)
+                if scheduler is None:
+                    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, _rate(recipe))
+                self.lr_scheduler = scheduler
+                return scheduler
 
         rows = [{"prompt": prompt_for(str(number))} for number in range(self._count)]
         try:
