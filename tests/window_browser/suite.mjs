@@ -184,8 +184,15 @@ await check("a trajectory of 32,768 tokens scrolls without a stall", async () =>
   await visit(page, `${base}#trajectory?run=long&row=0&show=tokens`);
   await page.waitForSelector(".token");
   const found = await page.evaluate(async () => {
-    const gaps = [];
     let last = performance.now();
+    const still = [];
+    for (let at = 0; at < 60; at++) {
+      await new Promise(requestAnimationFrame);
+      still.push(performance.now() - last);
+      last = performance.now();
+    }
+    still.sort((a, b) => a - b);
+    const gaps = [];
     const top = document.documentElement;
     const end = [...document.querySelectorAll(".token-block")].at(-1);
     // What was guessed about the height of blocks gives way to what it is, so the end moves until it is reached.
@@ -196,15 +203,15 @@ await check("a trajectory of 32,768 tokens scrolls without a stall", async () =>
       last = performance.now();
     }
     gaps.sort((a, b) => a - b);
-    return { frames: gaps.length, p95: gaps[Math.floor(gaps.length * 0.95)], worst: gaps.at(-1),
+    return { still: still[57], frames: gaps.length, p95: gaps[Math.floor(gaps.length * 0.95)], worst: gaps.at(-1),
       last: end.lastChild.dataset.at };
   });
   assert.equal(found.last, "32767");
-  // Whoever tests may share the processor; a stall is what a reader would take for one.
-  assert.ok(found.p95 < 200 && found.worst < 500, JSON.stringify(found));
+  // Whoever tests may share the processor, so what a page that does nothing waits for is not a stall.
+  assert.ok(found.p95 < 100 + 4 * found.still && found.worst < 300 + 6 * found.still, JSON.stringify(found));
   assert.deepEqual(wrong, []);
   await context.close();
-  return `${found.frames} frames, p95 ${found.p95.toFixed(0)} ms, worst ${found.worst.toFixed(0)} ms`;
+  return `${found.frames} frames, p95 ${found.p95.toFixed(0)} ms (still ${found.still.toFixed(0)} ms), worst ${found.worst.toFixed(0)} ms`;
 });
 
 await check("filters by click, and takes them away", async () => {
