@@ -328,6 +328,8 @@ def test_a_reader_that_goes_away_leaves_no_traceback(tmp_path: Path) -> None:
 def test_an_interrupted_command_says_so_in_one_line(tmp_path: Path) -> None:
     fifo = tmp_path / "rows.jsonl"
     os.mkfifo(fifo)
+    # Where the tests themselves run in the background, interrupts are ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with start(f"import sys; from recall.cli import main; sys.exit(main(['score', {str(fifo)!r}]))") as process:
         with open(fifo, "w") as rows:
             rows.write(json.dumps({"transcript": GOOD, "ground_truth": "4"}) + "\n")
@@ -337,3 +339,4 @@ def test_an_interrupted_command_says_so_in_one_line(tmp_path: Path) -> None:
             assert process.wait(30) == 130
         assert process.stderr
         assert process.stderr.read() == "recall: interrupted\n"
+    signal.signal(signal.SIGINT, before)
