@@ -79,6 +79,11 @@ def sender_of(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
     return pid
 
 
+def name_senders(ours: socket.socket) -> None:
+    """Have the kernel say with each message that is sent from now on which process sent it."""
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
 class Channel:
     """A non-blocking stream socket, served by whichever loop it is attached to."""
 
@@ -86,7 +91,7 @@ class Channel:
         """With `from_whom`, the kernel is asked to say with each message which process sent it."""
         ours.setblocking(False)
         if from_whom:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            name_senders(ours)
         self._from_whom = from_whom
         self._socket: socket.socket | None = ours
         self._on_readable = on_readable

@@ -15,6 +15,7 @@ from typing import Any
 
 from recall.errors import SandboxError, boundary
 from recall.sandbox.base import SessionOptions
+from recall.sandbox.channel import name_senders
 from recall.sandbox.codes import Codes
 from recall.sandbox.inside.isolation import ELSEWHERE, LAYERS
 from recall.sandbox.inside.wire import FORKS, MESSAGE, WARM, interpreter_arguments
@@ -107,6 +108,9 @@ class ZygoteHost:
         ours, theirs = socket.socketpair()
         self._count += 1
         copies = options.forkable or options.transactional
+        if copies:
+            # Before there is a process: what it sends earlier would come without its number.
+            name_senders(ours)
         # Before anything else: the zygote is at work while we get ready.
         self._send(MESSAGE.pack(b"F", self._count, FORKS * copies + WARM * warm), theirs)
         session = LocalSession(self, Family(self._count, self), ours, options)
