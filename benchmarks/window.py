@@ -172,6 +172,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="of the training that is followed; 0 leaves it out")
     parser.add_argument("--scratch", type=Path, help="where the run and its index go; needs some 2 GB")
     chosen = parser.parse_args()
+    if chosen.scratch is not None:
+        chosen.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as scratch:
         root, cache = Path(scratch) / "runs", Path(scratch) / "cache"
         root.mkdir()
