@@ -1,6 +1,8 @@
 """The flat decoder computes what the model computes, and the grouped layout what unshared sequences would."""
 
+import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +17,10 @@ from recall.policy.torch.decoder import FamilyDecoder, HuggingFaceDecoder, decod
 from recall.policy.torch.layout import GroupLayout  # noqa: E402
 
 PROMPTS = [[1, 2, 3, 4, 5], [6, 7, 8]]
-RESPONSES = [[[9, 10], [11, 12, 13, 14]], [[20, 21, 22], [23], [24, 25]]]
+RESPONSES = [
+    [[9, 10], [11, 12, 13, 14], [9, 10, 15], [9, 10]],
+    [[20, 21, 22], [20, 23], [24, 25], [20, 21, 26]],
+]
 SIZES = {
     "vocab_size": 97,
     "hidden_size": 64,
@@ -79,9 +84,13 @@ def unshared_logits(model: Any) -> Any:
 
 
 def flat_logits(model: Any) -> Any:
-    layout = GroupLayout.build(PROMPTS, RESPONSES)
-    decoder = decoder_for(model)
-    return decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=layout.response_index)
+    return logits_of(decoder_for(model), GroupLayout.build(PROMPTS, RESPONSES))
+
+
+def logits_of(decoder: Any, layout: GroupLayout) -> Any:
+    """[M, V] the logits that predict each token of the responses."""
+    logits = decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=layout.predictors)
+    return logits[layout.response_rows]
 
 
 @pytest.mark.parametrize("name", [*FAMILY, *GENERIC])
@@ -94,7 +103,7 @@ def test_flat_logits_equal_those_of_the_library(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*FAMILY, *GENERIC])
-def test_gradients_through_shared_prompts_equal_those_of_unshared_sequences(name: str) -> None:
+def test_gradients_through_shared_beginnings_equal_those_of_unshared_sequences(name: str) -> None:
     model = made((FAMILY | GENERIC)[name], torch.float64)
     targets = GroupLayout.build(PROMPTS, RESPONSES).response_targets
     backward(F.cross_entropy(flat_logits(model), targets))
@@ -108,7 +117,7 @@ def test_gradients_through_shared_prompts_equal_those_of_unshared_sequences(name
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_sharing_the_prompt_changes_no_gradient(name: str) -> None:
+def test_sharing_what_is_common_changes_no_gradient(name: str) -> None:
     model = made(FAMILY[name], torch.float64)
     decoder, gradients = decoder_for(model), []
     apart = GroupLayout.build(
@@ -116,7 +125,7 @@ def test_sharing_the_prompt_changes_no_gradient(name: str) -> None:
         [[member] for members in RESPONSES for member in members],
     )
     for layout in (GroupLayout.build(PROMPTS, RESPONSES), apart):
-        logits = decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=layout.response_index)
+        logits = logits_of(decoder, layout)
         model.zero_grad()
         backward(F.cross_entropy(logits, layout.response_targets))
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
@@ -154,7 +163,7 @@ def test_weights_written_in_place_are_seen() -> None:
     with torch.no_grad():
         decoder.forward(layout.token_ids, layout.positions, layout.attend)
         model.model.layers[1].mlp.up_proj.weight.mul_(1.5)
-        logits = decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=layout.response_index)
+        logits = logits_of(decoder, layout)
         torch.testing.assert_close(logits, unshared_logits(model), rtol=1e-5, atol=1e-5)
 
 
@@ -180,32 +189,45 @@ def test_a_context_beyond_a_sliding_window_is_refused() -> None:
         decoder_for(model).forward(layout.token_ids, layout.positions, layout.attend)
 
 
-def test_a_layout_holds_each_prompt_once() -> None:
+def test_a_layout_holds_once_what_sequences_begin_with_in_common() -> None:
     layout = GroupLayout.build(PROMPTS, RESPONSES)
-    assert len(layout.token_ids) == 5 + 2 + 4 + 3 + 3 + 1 + 2
-    assert layout.response_lengths == (2, 4, 3, 1, 2)
-    assert layout.response_index.tolist()[:3] == [4, 5, 4]
+    assert len(layout.token_ids) == 5 + 3 + 4 + 3 + 7
+    assert layout.response_lengths == (2, 4, 3, 2, 3, 2, 2, 3)
+    rows = torch.split(layout.response_rows, layout.response_lengths)
+    assert rows[0].tolist() == rows[3].tolist() == rows[2].tolist()[:2]
+    for index, target in zip(layout.predictors[layout.response_rows], layout.response_targets, strict=True):
+        assert target in layout.token_ids[layout.positions == layout.positions[index] + 1]
 
 
-SAME_AND_OTHER_LENGTHS = [
-    ([[1, 2, 3]] * 2, [[[4, 5], [6]], [[7, 8, 9, 1]]]),
-    ([[1], [2, 3, 4]], [[[5]], [[6, 7], [8]]]),
-]
+def test_groups_do_not_share_a_prompt_that_happens_to_be_the_same() -> None:
+    layout = GroupLayout.build([[1, 2], [1, 2]], [[[3]], [[3]]])
+    assert layout.token_ids.tolist() == [1, 2, 3] * 2
 
 
-@pytest.mark.parametrize(("prompts", "responses"), SAME_AND_OTHER_LENGTHS)
-def test_attention_merged_from_two_kernels_is_that_of_one(
-    prompts: list[list[int]], responses: list[list[list[int]]]
-) -> None:
-    layout = GroupLayout.build(prompts, responses)
-    torch.manual_seed(0)
-    heads = [torch.randn(len(layout.token_ids), each, 8, dtype=torch.float64, requires_grad=True) for each in (4, 2, 2)]
-    q, k, v = heads
-    merged = layout.attend(0, q, k, v)[layout._own_rows.flatten()[layout._own_unpad]]
-    one = layout._attend_responses(q, k, v, *(x[layout._prompt_rows].transpose(1, 2) for x in (k, v)))
-    torch.testing.assert_close(merged, one)
-    weights = torch.randn_like(one)
-    for mine, other in zip(*(torch.autograd.grad((out * weights).sum(), heads) for out in (merged, one)), strict=True):
+@pytest.mark.parametrize("seed", range(8))
+def test_attention_over_a_tree_is_that_over_each_sequence(seed: int) -> None:
+    rng = random.Random(seed)
+    draw = partial(rng.choices, range(2))  # of two tokens, so that sequences part anywhere
+    prompts = [draw(k=rng.randint(1, 5)) for _ in range(3)]
+    responses = [[draw(k=rng.randint(1, 9)) for _ in range(rng.randint(1, 6))] for _ in prompts]
+    shared, apart = (
+        GroupLayout.build(prompts, responses),
+        [GroupLayout.build([p], [[r]]) for p, members in zip(prompts, responses, strict=True) for r in members],
+    )
+    torch.manual_seed(seed)
+    tables = [torch.randn(12, 14, each, 8, dtype=torch.float64, requires_grad=True) for each in (4, 2, 2)]
+
+    def attended(layout: GroupLayout) -> Any:
+        # What a token looks like depends on itself and its position, so that all see the same keys.
+        rows = layout.token_ids, layout.positions
+        out = layout.attend(0, *(table[rows] for table in tables))
+        return out[layout.predictors][layout.response_rows]
+
+    together, one_by_one = attended(shared), torch.cat([attended(layout) for layout in apart])
+    torch.testing.assert_close(together, one_by_one)
+    weights = torch.randn_like(together)
+    gradients = (torch.autograd.grad((out * weights).sum(), tables) for out in (together, one_by_one))
+    for mine, other in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, other)
 
 

@@ -1,7 +1,7 @@
 """The learner: an update of the weights from groups of trajectories, in plain torch.
 
-A group's prompt is computed once, and only the tokens that the policy sampled enter the loss. It plays no episodes and
-writes no files.
+What the trajectories of a group begin with in common is computed once, and only the tokens that the policy sampled
+enter the loss. It plays no episodes and writes no files.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recall.advantage import ADVANTAGES, group_advantages
 from recall.errors import ConfigError
 from recall.policy.torch.decoder import Decoder, decoder_for
-from recall.policy.torch.layout import GroupLayout
+from recall.policy.torch.layout import GroupLayout, common
 from recall.policy.torch.logprobs import token_logprobs
 from recall.trainers.algorithms import Algorithm, surrogate, token_weights, whitened
 from recall.trainers.recipe import LearnerSettings
@@ -222,8 +222,8 @@ class Learner:
         corrections: Mapping[int, Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         samples = [sample for group in groups for sample in group]
-        layout, index, targets = self._layout(groups)
-        logprobs, entropy = self._logprobs(self._decoder, layout, index, targets, with_entropy=True)
+        layout, own = self._layout(groups)
+        logprobs, entropy = self._logprobs(self._decoder, layout, own)
         self.seen.take([sample.trajectory for sample in samples], logprobs, entropy)
         flat = [
             (value, sample.advantage, weight_of[id(sample)], number)
@@ -259,7 +259,7 @@ class Learner:
             loss = loss - self.settings.entropy_coefficient * entropy.sum() * share
         if self._reference is not None:
             with torch.no_grad():
-                reference, _ = self._logprobs(self._reference, layout, index, targets, with_entropy=False)
+                reference, _ = self._logprobs(self._reference, layout, own)
             difference = reference - logprobs
             kl = difference.exp() - 1 - difference
             # Averaged as the objective is, as other trainers do.
@@ -267,8 +267,8 @@ class Learner:
             seen["policy/kl_reference"] = kl.detach().sum() * share
         return loss, seen
 
-    def _layout(self, groups: Sequence[Sequence[_Sample]]) -> tuple[GroupLayout, Tensor, Tensor]:
-        """The flat layout of some groups, and the indices and targets of the sampled tokens in it."""
+    def _layout(self, groups: Sequence[Sequence[_Sample]]) -> tuple[GroupLayout, Tensor]:
+        """The flat layout of some groups, and which of its response tokens the policy sampled."""
         layout = GroupLayout.build(
             [group[0].prompt for group in groups],
             [[sample.response for sample in group] for group in groups],
@@ -277,20 +277,18 @@ class Learner:
         own = torch.tensor(
             [own for group in groups for sample in group for own in sample.mask], device=self._device
         ).nonzero()[:, 0]
-        return layout, layout.response_index[own], layout.response_targets[own]
+        return layout, own
 
-    def _logprobs(
-        self, decoder: Decoder, layout: GroupLayout, index: Tensor, targets: Tensor, *, with_entropy: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _logprobs(self, decoder: Decoder, layout: GroupLayout, own: Tensor) -> tuple[Tensor, Tensor]:
         """[M] log-probabilities of the sampled tokens and [M] entropies, nats, at the sampling temperature."""
-        logits = self._logits(decoder, layout, index)
+        used, rows = torch.unique(layout.response_rows[own], return_inverse=True)
+        logits = self._logits(decoder, layout, layout.predictors[used])
         if self._temperature != 1:
             logits = logits / self._temperature
-        logprobs, entropy = token_logprobs(logits, targets)
-        return logprobs, entropy if with_entropy else logprobs
+        return token_logprobs(logits, rows, layout.response_targets[own])
 
     def _logits(self, decoder: Decoder, layout: GroupLayout, index: Tensor) -> Tensor:
-        """[M, V] in float32, at some places of a layout."""
+        """[P, V] in float32, at some places of a layout."""
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
             return decoder.forward(layout.token_ids, layout.positions, layout.attend, logits_at=index).float()
 
@@ -298,8 +296,8 @@ class Learner:
     def score(self, token_ids: Sequence[int]) -> list[float]:
         """[n - 1] log-probabilities of the tokens after the first under the weights of now, nats at temperature 1."""
         layout = GroupLayout.build([tuple(token_ids[:1])], [[list(token_ids[1:])]], self._device)
-        logits = self._logits(self._decoder, layout, layout.response_index)
-        values: list[float] = token_logprobs(logits, layout.response_targets)[0].tolist()
+        logits = self._logits(self._decoder, layout, layout.predictors)
+        values: list[float] = token_logprobs(logits, layout.response_rows, layout.response_targets)[0].tolist()
         return values
 
     @torch.no_grad()
@@ -307,8 +305,7 @@ class Learner:
         """By sample: [sampled] log-probabilities under the weights before the update."""
         found: dict[int, Tensor] = {}
         for passed in _passes(rows, self.settings.micro_tokens):
-            layout, index, targets = self._layout(passed)
-            logprobs, _ = self._logprobs(self._decoder, layout, index, targets, with_entropy=False)
+            logprobs, _ = self._logprobs(self._decoder, *self._layout(passed))
             samples = [sample for group in passed for sample in group]
             parts = torch.split(logprobs, [sample.sampled for sample in samples])
             found |= {id(sample): part for sample, part in zip(samples, parts, strict=True)}
@@ -340,27 +337,30 @@ def _sample(trajectory: Trajectory, advantage: float) -> _Sample:
 
 
 def _passes(groups: Sequence[Sequence[_Sample]], budget: int) -> Iterator[list[list[_Sample]]]:
-    """Cut groups into passes of at most `budget` tokens, each prompt counted once; a trajectory is never cut.
+    """Cut groups into passes of at most `budget` tokens; a trajectory is never cut.
 
-    Groups of like length go together, which saves padding in attention. A group that no pass can hold is cut by
-    trajectories, and its prompt computed once a part.
+    What trajectories of a group begin with in common counts once, as it is computed once. Groups of like length go
+    together, which saves padding in attention. A group that no pass can hold is cut by trajectories, and what the
+    parts share is computed once a part.
     """
     current: list[list[_Sample]] = []
     used = 0
     for group in sorted(groups, key=lambda group: max(len(sample.response) for sample in group)):
-        part: list[_Sample] = []
-        whole = len(group[0].prompt) + sum(len(sample.response) for sample in group)
-        if used and whole <= budget < used + whole:
+        # In this order each shares most with the one before it.
+        alike = sorted(group, key=lambda sample: sample.response)
+        new = [len(alike[0].prompt) + len(alike[0].response)]
+        new += [len(b.response) - common(a.response, b.response) for a, b in pairwise(alike)]
+        if used and sum(new) <= budget < used + sum(new):
             yield current
             current, used = [], 0
-        for sample in group:
-            cost = len(sample.response) + (0 if part else len(sample.prompt))
+        part: list[_Sample] = []
+        for sample, cost in zip(alike, new, strict=True):
             if used and used + cost > budget:
                 if part:
                     current.append(part)
                 yield current
                 current, part, used = [], [], 0
-                cost = len(sample.response) + len(sample.prompt)
+                cost = len(sample.prompt) + len(sample.response)
             part.append(sample)
             used += cost
         current.append(part)

@@ -12,7 +12,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from recall.policy.torch.decoder import Decoder
-from recall.policy.torch.layout import padded
 
 
 class Shape(NamedTuple):
@@ -99,7 +98,7 @@ class PromptAttention:
 
     def __init__(self, store: Store, slots: Sequence[int], lengths: Sequence[int], device: torch.device) -> None:
         self._store = store
-        self._rows, self._unpad, valid = (part.to(device) for part in padded(None, lengths))
+        self._rows, self._unpad, valid = (part.to(device) for part in _padded(lengths))
         self.positions = torch.arange(max(lengths), device=device).expand_as(valid)[valid]
         self._slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
 
@@ -127,7 +126,7 @@ class ReplyAttention:
     ) -> None:
         """`stored` [R] tokens of the episodes in `slots` [R] are followed by `lengths` [R] new ones."""
         self._prompts, self._own = prompts, own
-        self._rows, self._unpad, valid = (part.to(device) for part in padded(None, lengths))
+        self._rows, self._unpad, valid = (part.to(device) for part in _padded(lengths))
         first, prompt_length = torch.tensor(stored), torch.tensor(prompt_lengths)
         steps = torch.arange(max(lengths))
         number = first[:, None] + steps  # [R, W] of each token among its episode's own
@@ -260,3 +259,17 @@ class DecodeAttention:
         kv, c = self._shape.kv_heads, x.shape[-1]
         x = x.view(self._groups, kv, self._members, -1, c).transpose(1, 2).flatten(0, 1)
         return x.contiguous() if self._from_group is None else x.index_select(0, self._from_group)
+
+
+def _padded(lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """For S runs of flat tokens that stand one after another, laid out as [S, longest].
+
+    Returns:
+        [S, longest] the flat index of each token, padding repeating the run's last; the indices into S * longest of
+        what is not padding; and [S, longest] whether it is not.
+    """
+    length = torch.tensor(lengths)
+    steps = torch.arange(max(lengths))
+    valid = steps < length[:, None]
+    rows = (length.cumsum(0) - length)[:, None] + torch.minimum(steps, length[:, None] - 1)
+    return rows, valid.flatten().nonzero()[:, 0], valid
