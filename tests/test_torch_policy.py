@@ -192,6 +192,46 @@ async def test_a_prompt_is_prefilled_once_for_its_group() -> None:
     assert policy.stats().sampled_tokens == 0
 
 
+async def alike(policy: TorchPolicy, member: int, temperature: float) -> Played:
+    """Four turns with the same replies for all members but one, who hears something else in the second."""
+    name = f"alike/{member}"
+    tokens, logprobs = [7, 8, 9], [None] * 3
+    policy.begin(name)
+    for number in range(4):
+        sampling = Sampling(temperature, seed=10 * number + member, max_tokens=9)
+        completion = await policy.sample(tokens, sampling, episode_id=name)
+        reply = [30 + number, 31, 40 if (number, member) == (1, 3) else 32]
+        tokens = [*tokens, *completion.token_ids, *reply]
+        logprobs += [*completion.logprobs, *[None] * 3]
+    policy.end(name)
+    return Played(tuple(tokens), tuple(logprobs))
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.15, 0.4])
+async def test_contexts_that_are_the_same_are_run_once_and_part_where_the_samples_do(temperature: float) -> None:
+    policy = TorchPolicy(model(), stop_token_ids=STOPS, shards=1)
+    played = await asyncio.gather(*(alike(policy, member, temperature) for member in range(8)))
+    stats = policy.stats()
+    assert worst_error(list(played), model(), temperature) < 4e-6 / temperature
+    apart = [await alike(policy, member, temperature) for member in range(8)]
+    assert [run.tokens for run in apart] == [run.tokens for run in played]
+    one_by_one = policy.stats()
+    assert len({run.tokens for run in played}) > 1, "they part"
+    assert stats.sampled_tokens == one_by_one.sampled_tokens
+    assert stats.decoded_tokens < one_by_one.decoded_tokens, "and share what they can"
+    assert stats.prefilled_tokens < one_by_one.prefilled_tokens
+
+
+async def test_episodes_that_never_part_cost_what_one_costs() -> None:
+    policy, costs = TorchPolicy(model(), stop_token_ids=STOPS, shards=1), []
+    for members in (1, 5):
+        await asyncio.gather(*(alike(policy, member, 0.0) for member in range(10, 10 + members)))
+        stats = policy.stats()
+        costs.append((stats.prefilled_tokens, stats.decoded_tokens, stats.decode_steps))
+        assert stats.mean_batch == 1
+    assert costs[0] == costs[1]
+
+
 async def test_two_engines_on_one_model_do_not_interfere() -> None:
     alone = await rollout(TorchPolicy(model("mistral"), stop_token_ids=STOPS))
     policies = [TorchPolicy(model("mistral"), stop_token_ids=STOPS) for _ in range(2)]
@@ -247,28 +287,28 @@ async def test_failures_name_their_cause() -> None:
 def test_samples_at_temperature_one_follow_the_softmax() -> None:
     torch.manual_seed(0)
     logits, draws = torch.randn(12), 20_000
-    chances = uniforms([5], [0], draws)[:, 0]
-    ids, logprobs = Draw.build([1.0] * draws, [1.0] * draws, torch.device("cpu"))(logits.expand(draws, -1), chances)
+    chances = uniforms([5], [0], draws).T  # all from one row
+    ids, logprobs = Draw.build([1.0], [1.0], torch.device("cpu"))(logits[None], chances)
     expected = logits.softmax(-1) * draws
-    chi_square = float(((ids.bincount(minlength=12) - expected) ** 2 / expected).sum())
+    chi_square = float(((ids[0].bincount(minlength=12) - expected) ** 2 / expected).sum())
     assert chi_square < 31.3  # the 0.1% quantile for 11 degrees of freedom
     torch.testing.assert_close(logprobs, logits.log_softmax(-1)[ids])
 
 
 def test_top_p_never_leaves_the_nucleus_and_reaches_all_of_it() -> None:
     logits = torch.tensor([0.4, 0.05, 0.3, 0.2, 0.05]).log()
-    chances = uniforms([5], [0], 3000)[:, 0]
+    chances = uniforms([5], [0], 3000)
     ids, logprobs = Draw.build([1.0] * 3000, [0.6] * 3000, torch.device("cpu"))(logits.expand(3000, -1), chances)
-    assert set(ids.tolist()) == {0, 2}
+    assert set(ids[:, 0].tolist()) == {0, 2}
     torch.testing.assert_close(logprobs, logits[ids])
 
 
 def test_a_token_of_probability_zero_is_never_drawn() -> None:
     logits = torch.tensor([float("-inf"), 0.0, float("-inf")]).expand(2, -1)
     ids, _ = Draw.build([1.0] * 2, [1.0] * 2, torch.device("cpu"))(
-        logits, torch.tensor([0.0, 1 - 2.0**-32], dtype=torch.float64)
+        logits, torch.tensor([[0.0], [1 - 2.0**-32]], dtype=torch.float64)
     )
-    assert ids.tolist() == [1, 1]
+    assert ids.tolist() == [[1], [1]]
 
 
 def test_neighbouring_seeds_and_tokens_draw_independently() -> None:

@@ -84,10 +84,11 @@ class Store:
             return keys[:slots], values[:slots]
         return keys.index_select(0, slots), values.index_select(0, slots)
 
-    def swap(self, left: Sequence[int], right: Sequence[int], length: int) -> None:
-        """Exchange the first `length` tokens of slots pair by pair; no slot may be named twice."""
-        to = torch.tensor([*left, *right], device=self._shape.device)
-        source = torch.tensor([*right, *left], device=self._shape.device)
+    def copy(self, slots: Sequence[tuple[int, int]], length: int) -> None:
+        """Copy the first `length` tokens of slots to others, given as pairs; all are read before any is written."""
+        if not slots:
+            return
+        source, to = torch.tensor(slots, device=self._shape.device).T
         for buffer in (*self._keys, *self._values):
             used = buffer[:, :, :length]
             used.index_copy_(0, to, used.index_select(0, source))

@@ -38,10 +38,10 @@ class Draw(NamedTuple):
 
         Args:
             logits: [N, V] in any floating type; narrow types are widened to float32.
-            uniforms: [N] float64 in [0, 1).
+            uniforms: [N, K] float64 in [0, 1), one for each token to draw from a row.
 
         Returns:
-            [N] int64 ids, and [N] their nats at the temperature, before top-p.
+            [N, K] int64 ids, and [N, K] their float32 nats at the temperature, before top-p.
         """
         if logits.dtype in (torch.bfloat16, torch.float16):
             logits = logits.float()
@@ -55,23 +55,23 @@ class Draw(NamedTuple):
             ids = _invert(logprobs.exp(), uniforms)
             ids[nucleus] = _from_nucleus(logprobs[nucleus].exp(), self.top_p[nucleus], uniforms[nucleus])
         if self.greedy is not None:
-            ids = torch.where(self.greedy, logprobs.argmax(-1), ids)
-        return ids, logprobs.gather(1, ids[:, None])[:, 0]
+            ids = torch.where(self.greedy[:, None], logprobs.argmax(-1, keepdim=True), ids)
+        return ids, logprobs.gather(1, ids).float()
 
 
 def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """[N] the first index at which the running sum of `weights` [N, V] exceeds u of the total, never a weight of 0."""
+    """[N, K] the first index at which the running sum of `weights` [N, V] exceeds u of the total, never one of 0."""
     sums = weights.cumsum(-1, dtype=torch.float64)
-    ids = torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
+    ids = torch.searchsorted(sums, uniforms * sums[:, -1:], right=True)
     return ids.clamp_max_(weights.shape[1] - 1)
 
 
 def _from_nucleus(probabilities: Tensor, top_p: Tensor, uniforms: Tensor) -> Tensor:
-    """[N] sampled from the smallest set of most likely tokens whose mass reaches `top_p`."""
+    """[N, K] sampled from the smallest set of most likely tokens whose mass reaches `top_p`."""
     ordered, order = probabilities.sort(stable=True, dim=-1, descending=True)
     before = ordered.cumsum(-1, dtype=torch.float64) - ordered
     kept = ordered.masked_fill(before >= top_p[:, None], 0.0)
-    return order.gather(1, _invert(kept, uniforms)[:, None])[:, 0]
+    return order.gather(1, _invert(kept, uniforms))
 
 
 def uniforms(seeds: list[int], starts: list[int], count: int) -> Tensor:

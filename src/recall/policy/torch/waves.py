@@ -1,7 +1,9 @@
 """Sample for many episodes in waves: prefill what is new, then decode together for a few steps. In one thread.
 
-It owns the cache: which slot holds which episode, and which prompt they share. It knows nothing of asyncio, of waiting,
-or of who may join a wave; `engine.TorchPolicy` decides that.
+Episodes whose contexts are the same so far are one row of the batch and one slot of the cache; each draws its own token
+from what the row says, and those who draw another than most go on as a row of their own from the next wave on. It owns
+the cache: which slot holds which context, and which prompt they share. It knows nothing of asyncio, of waiting, or of
+who may join a wave; `engine.TorchPolicy` decides that.
 """
 
 import time
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from recall.policy.torch.cache import DecodeAttention, PromptAttention, ReplyAttention, Shape, Store
 from recall.policy.torch.decoder import Decoder
+from recall.policy.torch.layout import common
 from recall.policy.torch.sampling import Draw, uniforms
 from recall.types import Sampling
 
@@ -30,9 +33,9 @@ class EngineStats:
     prompt_hits: int = 0
     """Episodes that found their prompt's keys and values there."""
     decode_steps: int = 0
-    """Forward passes that took one token of each active episode."""
+    """Forward passes that took one token of each active context."""
     decoded_tokens: int = 0
-    """Tokens sampled in those passes."""
+    """Tokens that those passes took; episodes with the same context take one together."""
     prefill_s: float = 0.0
     """Seconds spent on prompts and replies, summed over shards."""
     decode_s: float = 0.0
@@ -40,7 +43,7 @@ class EngineStats:
 
     @property
     def mean_batch(self) -> float:
-        """Episodes in the average decode step."""
+        """Contexts in the average decode step."""
         return self.decoded_tokens / self.decode_steps if self.decode_steps else 0.0
 
     @property
@@ -82,15 +85,42 @@ class _Prompt:
 
 
 @dataclass(eq=False, slots=True)
-class _Row:
+class _Branch:
+    """A context that has a slot."""
+
+    slot: int
+    token_ids: list[int]
+    """The tokens after the prompt whose keys and values are in the cache."""
+    users: int = 0
+    """Episodes whose context begins, or ends, with it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Episode:
     """What is kept of an episode."""
 
     prompt: _Prompt
-    slot: int
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int]
     """Everything after the prompt."""
-    stored: int = 0
-    """How many of them have keys and values in the cache."""
+    branch: _Branch | None = None
+    """Where to look for keys and values; how many of them are its own shows in the tokens."""
+
+
+@dataclass(eq=False, slots=True)
+class _Strand:
+    """Turns that have the same context and sample alike: a row of the batch."""
+
+    turns: list[tuple[int, Turn]]
+    """With the place of each among those that the strand began with."""
+    prompt: _Prompt
+    branch: _Branch
+    token_ids: list[int]
+    """Everything after the prompt; the very list of its episodes, so that it grows for all."""
+
+    @property
+    def news(self) -> list[int]:
+        """The tokens that have no keys and values yet."""
+        return self.token_ids[len(self.branch.token_ids) :]
 
 
 class Waves:
@@ -100,17 +130,17 @@ class Waves:
         """`prefill_tokens` bounds the tokens of one prefill pass."""
         self._decoder = decoder
         self._shape = shape
-        self._stops = torch.tensor(sorted(stop_token_ids), device=shape.device)
-        self._stop_set = frozenset(stop_token_ids)
+        self._stops = frozenset(stop_token_ids)
         self._prefill_tokens = prefill_tokens
         self._prompts: dict[tuple[int, ...], _Prompt] = {}
-        self._rows: dict[str, _Row] = {}
+        self._episodes: dict[str, _Episode] = {}
+        self._branches: list[_Branch] = []
         self._prompt_store, self._own_store = Store(shape), Store(shape)
         self.stats = EngineStats()
 
     def __len__(self) -> int:
-        """How many episodes hold a slot."""
-        return len(self._rows)
+        """How many episodes are here."""
+        return len(self._episodes)
 
     def holds(self, prompt: tuple[int, ...]) -> bool:
         """Whether an episode that began with `prompt` is here."""
@@ -118,16 +148,17 @@ class Waves:
 
     def end(self, episode_id: str) -> None:
         """Forget an episode, known or not."""
-        row = self._rows.pop(episode_id, None)
-        if row is not None:
-            row.prompt.users -= 1
-            if not row.prompt.users:
-                del self._prompts[row.prompt.token_ids]
+        episode = self._episodes.pop(episode_id, None)
+        if episode is not None:
+            self._move(episode, None)
+            episode.prompt.users -= 1
+            if not episode.prompt.users:
+                del self._prompts[episode.prompt.token_ids]
 
     def invalidate(self) -> None:
         """Forget every key and value, because the weights changed; episodes go on."""
-        for row in self._rows.values():
-            row.stored = 0
+        for branch in self._branches:
+            branch.token_ids = []
         for prompt in self._prompts.values():
             prompt.logits = None
 
@@ -138,56 +169,114 @@ class Waves:
         self._own_store.release()
 
     def join(self, turn: Turn) -> None:
-        """Give the turn's episode a slot, keeping what is stored of its context."""
-        row = self._rows.get(turn.episode_id)
+        """Take in the context of a turn; what is stored of it already is kept."""
+        episode = self._episodes.get(turn.episode_id)
         tokens = tuple(turn.prompt_ids)
-        if row is not None and tokens[: len(row.prompt.token_ids)] != row.prompt.token_ids:
+        if episode is not None and tokens[: len(episode.prompt.token_ids)] != episode.prompt.token_ids:
             self.end(turn.episode_id)
-            row = None
-        if row is None:
+            episode = None
+        if episode is None:
             prompt = self._prompts.get(tokens)
             if prompt is None:
                 prompt = self._prompts[tokens] = _Prompt(tokens, _lowest_free({p.slot for p in self._prompts.values()}))
             else:
                 self.stats += EngineStats(prompt_hits=1)
             prompt.users += 1
-            row = self._rows[turn.episode_id] = _Row(prompt, _lowest_free({r.slot for r in self._rows.values()}))
-        own = list(tokens[len(row.prompt.token_ids) :])
-        if own[: row.stored] != row.token_ids[: row.stored]:
-            row.stored = next(i for i, token in enumerate(row.token_ids) if i >= len(own) or own[i] != token)
-        row.token_ids = own
-        # The last token must run again when nothing is new: its logits were not kept.
-        row.stored = min(row.stored, max(len(own) - 1, 0))
+            episode = self._episodes[turn.episode_id] = _Episode(prompt, [])
+        episode.token_ids = list(tokens[len(episode.prompt.token_ids) :])
 
     @torch.inference_mode()
     def run(self, turns: Sequence[Turn], steps: int) -> None:
-        """Bring every turn forward by up to `steps` tokens, one more for those that joined."""
+        """Bring every turn forward by up to `steps` tokens, one more for those that joined.
+
+        A turn that parts from others on the way stops there, until the next wave.
+        """
         started = time.perf_counter()
-        rows = [self._rows[turn.episode_id] for turn in turns]
-        self._own_store.reserve(1 + max(row.slot for row in rows), steps + 1 + max(len(row.token_ids) for row in rows))
-        self._compact(rows)
-        self._run_prompts([row.prompt for row in rows])
-        fresh = [turn for turn, row in zip(turns, rows, strict=True) if len(row.token_ids) - row.stored != 1]
+        strands = self._strands(turns, steps)
+        self._run_prompts([strand.prompt for strand in strands])
+        fresh = [strand for strand in strands if len(strand.news) != 1]
         if fresh:
             self._run_replies(fresh)
+            strands = self._strands([turn for turn in turns if not turn.done], steps)
         middle = time.perf_counter()
-        active = sorted((turn for turn in turns if not turn.done), key=lambda t: self._rows[t.episode_id].slot)
-        if active:
-            self._decode(active, min(steps, max(turn.limit - len(turn.token_ids) for turn in active)))
+        if strands:
+            self._compact({strand.branch.slot for strand in strands})
+            strands.sort(key=lambda strand: strand.branch.slot)
+            self._decode(strands, steps)
         self.stats += EngineStats(prefill_s=middle - started, decode_s=time.perf_counter() - middle)
 
-    def _compact(self, rows: Sequence[_Row]) -> None:
-        """Move active episodes to the first slots, when they are few among idle ones."""
-        active = {row.slot for row in rows}
+    def _strands(self, turns: Sequence[Turn], steps: int) -> list[_Strand]:
+        """The rows that turns make, each with a slot of its own, and room for `steps` tokens more."""
+        alike: dict[tuple[Any, ...], list[Turn]] = {}
+        for turn in turns:
+            episode, sampling = self._episodes[turn.episode_id], turn.sampling
+            key = (id(episode.prompt), sampling.temperature, sampling.top_p, *episode.token_ids)
+            alike.setdefault(key, []).append(turn)
+        used = {branch.slot for branch in self._branches}
+        copies: list[tuple[int, int]] = []
+        strands: list[_Strand] = []
+        for same in alike.values():
+            episodes = [self._episodes[turn.episode_id] for turn in same]
+            branch, copied = self._branch_of(episodes, {id(strand.branch) for strand in strands}, used)
+            if copied is not None:
+                copies.append((copied, branch.slot))
+            own = list(episodes[0].token_ids)
+            for episode in episodes:
+                self._move(episode, branch)
+                episode.token_ids = own
+            strands.append(_Strand([*enumerate(same)], episodes[0].prompt, branch, own))
+        if strands:
+            longest = max(len(strand.token_ids) for strand in strands)
+            self._own_store.reserve(1 + max(strand.branch.slot for strand in strands), steps + 1 + longest)
+            self._own_store.copy(copies, longest)
+        return strands
+
+    def _branch_of(self, episodes: Sequence[_Episode], taken: Set[int], used: set[int]) -> tuple[_Branch, int | None]:
+        """The branch of some episodes with the same context, and the slot to copy its beginning from, if any.
+
+        A branch that others build on is not cut, and no two strands go on with one. Slots that became free meanwhile
+        may still be copied from, so they stay in `used`, to which a new one is added.
+        """
+        own = episodes[0].token_ids
+        # The last token must run again when nothing is new: its logits were not kept.
+        most = max(len(own) - 1, 0)
+        found: tuple[int, bool, _Branch] | None = None
+        for branch in {id(e.branch): e.branch for e in episodes if e.branch is not None}.values():
+            option = min(_common(branch.token_ids, own), most), id(branch) not in taken, branch
+            if found is None or option[:2] > found[:2]:
+                found = option
+        kept, free, branch_ = found or (0, False, None)
+        if branch_ is not None and free:
+            alone = branch_.users == sum(episode.branch is branch_ for episode in episodes)
+            if kept == len(branch_.token_ids) or alone:
+                del branch_.token_ids[kept:]
+                return branch_, None
+        new = _Branch(_lowest_free(used), own[:kept])
+        used.add(new.slot)
+        self._branches.append(new)
+        return new, branch_.slot if branch_ is not None and kept else None
+
+    def _move(self, episode: _Episode, branch: _Branch | None) -> None:
+        """Let an episode look for its keys and values elsewhere."""
+        old, episode.branch = episode.branch, branch
+        if branch is not None:
+            branch.users += 1
+        if old is not None:
+            old.users -= 1
+            if not old.users:
+                self._branches.remove(old)
+
+    def _compact(self, active: Set[int]) -> None:
+        """Move active contexts to the first slots, when they are few among idle ones."""
         if len(active) >= 0.75 * (max(active) + 1):
             return
         outside = sorted(slot for slot in active if slot >= len(active))
         holes = sorted(set(range(len(active))) - active)
-        longest = max(row.stored for row in self._rows.values())
-        self._own_store.swap(outside, holes, longest)
+        longest = max(len(branch.token_ids) for branch in self._branches)
+        self._own_store.copy([*zip(outside, holes, strict=True), *zip(holes, outside, strict=True)], longest)
         moved = dict(zip([*outside, *holes], [*holes, *outside], strict=True))
-        for row in self._rows.values():
-            row.slot = moved.get(row.slot, row.slot)
+        for branch in self._branches:
+            branch.slot = moved.get(branch.slot, branch.slot)
 
     def _run_prompts(self, prompts: Sequence[_Prompt]) -> None:
         new = sorted({prompt.slot: prompt for prompt in prompts if prompt.logits is None}.items())
@@ -207,104 +296,127 @@ class Waves:
                 prompt.logits = row
             self.stats += EngineStats(prefilled_tokens=len(tokens))
 
-    def _run_replies(self, turns: list[Turn]) -> None:
-        """Run what is new of each episode and sample the first token after it."""
-        rows = [self._rows[turn.episode_id] for turn in turns]
-        logits = [row.prompt.logits for row in rows]
-        news = [index for index, row in enumerate(rows) if row.token_ids]
-        news.sort(key=lambda index: (len(rows[index].token_ids) - rows[index].stored, rows[index].slot))
-        for chunk in _chunks(news, [len(rows[i].token_ids) - rows[i].stored for i in news], self._prefill_tokens):
-            for index, row_logits in zip(chunk, self._run_chunk([rows[i] for i in chunk]), strict=True):
+    def _run_replies(self, strands: list[_Strand]) -> None:
+        """Run what is new of each context and sample the first token after it for each of its turns."""
+        logits = [strand.prompt.logits for strand in strands]
+        news = [index for index, strand in enumerate(strands) if strand.token_ids]
+        news.sort(key=lambda index: (len(strands[index].news), strands[index].branch.slot))
+        for chunk in _chunks(news, [len(strands[index].news) for index in news], self._prefill_tokens):
+            for index, row_logits in zip(chunk, self._run_chunk([strands[index] for index in chunk]), strict=True):
                 logits[index] = row_logits
-        draw = Draw.build(
-            [t.sampling.temperature for t in turns], [t.sampling.top_p for t in turns], self._shape.device
-        )
-        drawn = uniforms([turn.seed for turn in turns], [len(turn.token_ids) for turn in turns], 1)
-        ids, logprobs = draw(torch.stack(logits), drawn[0].to(self._shape.device))  # type: ignore[arg-type]
-        for turn, row, token, logprob in zip(turns, rows, ids.tolist(), logprobs.tolist(), strict=True):
-            self._extend(turn, row, [token], [logprob])
-        self.stats += EngineStats(sampled_tokens=len(turns))
+        draw, drawn = self._draw(strands, 1)
+        ids, logprobs = draw(torch.stack(logits), drawn[0])  # type: ignore[arg-type]
+        for strand, tokens, nats in zip(strands, ids.tolist(), logprobs.tolist(), strict=True):
+            self._extend(strand, tokens, nats)
 
-    def _run_chunk(self, rows: list[_Row]) -> Tensor:
-        """[R, V] logits after the last token of each row."""
-        news = [row.token_ids[row.stored :] for row in rows]
+    def _run_chunk(self, strands: list[_Strand]) -> Tensor:
+        """[R, V] logits after the last token of each context."""
+        news = [strand.news for strand in strands]
         lengths = [len(new) for new in news]
         attention = ReplyAttention(
             self._prompt_store,
             self._own_store,
-            [row.slot for row in rows],
-            [row.stored for row in rows],
+            [strand.branch.slot for strand in strands],
+            [len(strand.branch.token_ids) for strand in strands],
             lengths,
-            [row.prompt.slot for row in rows],
-            [len(row.prompt.token_ids) for row in rows],
+            [strand.prompt.slot for strand in strands],
+            [len(strand.prompt.token_ids) for strand in strands],
             self._shape.device,
         )
         tokens = self._tensor([token for new in news for token in new])
         last = self._tensor(lengths).cumsum(0) - 1
         logits = self._decoder.forward(tokens, attention.positions, attention, logits_at=last)
-        for row in rows:
-            row.stored = len(row.token_ids)
+        for strand, new in zip(strands, news, strict=True):
+            strand.branch.token_ids += new
         self.stats += EngineStats(prefilled_tokens=len(tokens))
         return logits
 
-    def _decode(self, turns: list[Turn], steps: int) -> None:
-        """Sample up to `steps` tokens of each turn; turns are sorted by slot, each with one token not yet stored."""
-        device = self._shape.device
-        rows = [self._rows[turn.episode_id] for turn in turns]
+    def _decode(self, strands: list[_Strand], steps: int) -> None:
+        """Sample up to `steps` tokens of each turn; strands are sorted by slot, each with one token not yet stored."""
+        steps = min(steps, max(turn.limit - len(turn.token_ids) for strand in strands for _, turn in strand.turns))
+        slots = [strand.branch.slot for strand in strands]
+        kept = [len(strand.branch.token_ids) for strand in strands]
+        prompts = [len(strand.prompt.token_ids) for strand in strands]
         attention = DecodeAttention(
             self._shape,
             self._prompt_store,
             self._own_store,
-            [row.slot for row in rows],
-            [row.stored for row in rows],
-            [row.prompt.slot for row in rows],
-            [len(row.prompt.token_ids) for row in rows],
+            slots,
+            kept,
+            [strand.prompt.slot for strand in strands],
+            prompts,
             steps,
         )
-        slot = self._tensor([row.slot for row in rows])
-        token = self._tensor([row.token_ids[-1] for row in rows])
-        stored = self._tensor([row.stored for row in rows])
-        position = stored + self._tensor([len(row.prompt.token_ids) for row in rows])
-        left = self._tensor([turn.limit - len(turn.token_ids) for turn in turns])
-        draw = Draw.build([t.sampling.temperature for t in turns], [t.sampling.top_p for t in turns], device)
-        drawn = uniforms([turn.seed for turn in turns], [len(turn.token_ids) for turn in turns], steps).to(device)
-        alive = torch.arange(len(turns), device=device)
-        taken = torch.full_like(alive, steps)
-        out_ids = torch.zeros(steps, len(turns), dtype=torch.long, device=device)
-        out_logprobs = torch.zeros(steps, len(turns), dtype=torch.float32, device=device)
-        decoded = ran = 0
+        slot, stored = self._tensor(slots), self._tensor(kept)
+        position = stored + self._tensor(prompts)
+        draw, drawn = self._draw(strands, steps)
+        tokens = [strand.token_ids[-1] for strand in strands]
         for step in range(steps):
             attention.place(step, slot, stored)
-            logits = self._decoder.forward(token, position, attention)
-            token, logprob = draw(logits, drawn[step, alive])
-            out_ids[step, alive] = token
-            out_logprobs[step, alive] = logprob.to(out_logprobs.dtype)
-            decoded, ran = decoded + len(alive), ran + 1
+            logits = self._decoder.forward(self._tensor(tokens), position, attention)
+            ids, logprobs = draw(logits, drawn[step])
+            self.stats += EngineStats(decode_steps=1, decoded_tokens=len(strands))
+            rows = zip(strands, tokens, ids.tolist(), logprobs.tolist(), strict=True)
+            going, tokens = [], []
+            for number, (strand, token, row, nats) in enumerate(rows):
+                strand.branch.token_ids.append(token)
+                following = self._extend(strand, row, nats)
+                if following is not None:
+                    going.append(number)
+                    tokens.append(following)
+            if not going:
+                break
             stored, position = stored + 1, position + 1
-            ended = torch.isin(token, self._stops) | (left <= step + 1)
-            if ended.any():
-                taken[alive[ended]] = step + 1
-                keep = (~ended).nonzero()[:, 0]
-                if not len(keep):
-                    break
-                alive, slot, token, stored, position, left = (
-                    part[keep] for part in (alive, slot, token, stored, position, left)
-                )
+            if len(going) < len(strands):
+                strands = [strands[number] for number in going]
+                keep = self._tensor(going)
+                slot, stored, position, drawn = slot[keep], stored[keep], position[keep], drawn[:, keep]
                 draw = draw.select(keep)
-        columns = zip(taken.tolist(), out_ids.T.tolist(), out_logprobs.T.tolist(), strict=True)
-        for turn, row, (number, ids, logprobs) in zip(turns, rows, columns, strict=True):
-            row.stored += number
-            self._extend(turn, row, ids[:number], logprobs[:number])
-        self.stats += EngineStats(sampled_tokens=decoded, decode_steps=ran, decoded_tokens=decoded)
 
-    def _extend(self, turn: Turn, row: _Row, ids: list[int], logprobs: list[float]) -> None:
-        row.token_ids += ids
-        turn.token_ids += ids
-        turn.logprobs += logprobs
-        turn.stopped = turn.token_ids[-1] in self._stop_set
+    def _draw(self, strands: Sequence[_Strand], steps: int) -> tuple[Draw, Tensor]:
+        """How each strand samples, and [steps, strands, most turns of any] the numbers that its turns draw with."""
+        samplings = [strand.turns[0][1].sampling for strand in strands]
+        draw = Draw.build([s.temperature for s in samplings], [s.top_p for s in samplings], self._shape.device)
+        width = max(len(strand.turns) for strand in strands)
+        turns = [
+            turn for strand in strands for _, turn in [*strand.turns, *strand.turns[:1] * (width - len(strand.turns))]
+        ]
+        drawn = uniforms([turn.seed for turn in turns], [len(turn.token_ids) for turn in turns], steps)
+        return draw, drawn.view(steps, len(strands), width).to(self._shape.device)
+
+    def _extend(self, strand: _Strand, ids: Sequence[int], logprobs: Sequence[float]) -> int | None:
+        """Give each turn of a strand the token that it drew, and go on with those that drew what most did.
+
+        Returns:
+            Their token; None where every turn is done.
+        """
+        drew: dict[int, list[tuple[int, Turn]]] = {}
+        for place, turn in strand.turns:
+            token = ids[place]
+            turn.token_ids.append(token)
+            turn.logprobs.append(logprobs[place])
+            turn.stopped = token in self._stops
+            if not turn.done:
+                drew.setdefault(token, []).append((place, turn))
+        self.stats += EngineStats(sampled_tokens=len(strand.turns))
+        most = max(drew.values(), key=len, default=[])
+        staying = {place for place, _ in most}
+        for place, turn in strand.turns:
+            if place not in staying:
+                self._episodes[turn.episode_id].token_ids = [*strand.token_ids, ids[place]]
+        strand.turns = most
+        if not most:
+            return None
+        strand.token_ids.append(ids[most[0][0]])
+        return strand.token_ids[-1]
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._shape.device)
+
+
+def _common(left: list[int], right: list[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return len(left) if right[: len(left)] == left else common(left, right)
 
 
 def _lowest_free(taken: Set[int]) -> int:
