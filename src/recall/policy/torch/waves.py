@@ -306,6 +306,7 @@ class Waves:
                 logits[index] = row_logits
         draw, drawn = self._draw(strands, 1)
         ids, logprobs = draw(torch.stack(logits), drawn[0])  # type: ignore[arg-type]
+        self.stats += EngineStats(sampled_tokens=sum(len(strand.turns) for strand in strands))
         for strand, tokens, nats in zip(strands, ids.tolist(), logprobs.tolist(), strict=True):
             self._extend(strand, tokens, nats)
 
@@ -351,11 +352,13 @@ class Waves:
         position = stored + self._tensor(prompts)
         draw, drawn = self._draw(strands, steps)
         tokens = [strand.token_ids[-1] for strand in strands]
+        sampled = decoded = ran = 0
         for step in range(steps):
             attention.place(step, slot, stored)
             logits = self._decoder.forward(self._tensor(tokens), position, attention)
             ids, logprobs = draw(logits, drawn[step])
-            self.stats += EngineStats(decode_steps=1, decoded_tokens=len(strands))
+            ran, decoded = ran + 1, decoded + len(strands)
+            sampled += sum(len(strand.turns) for strand in strands)
             rows = zip(strands, tokens, ids.tolist(), logprobs.tolist(), strict=True)
             going, tokens = [], []
             for number, (strand, token, row, nats) in enumerate(rows):
@@ -372,6 +375,7 @@ class Waves:
                 keep = self._tensor(going)
                 slot, stored, position, drawn = slot[keep], stored[keep], position[keep], drawn[:, keep]
                 draw = draw.select(keep)
+        self.stats += EngineStats(sampled_tokens=sampled, decode_steps=ran, decoded_tokens=decoded)
 
     def _draw(self, strands: Sequence[_Strand], steps: int) -> tuple[Draw, Tensor]:
         """How each strand samples, and [steps, strands, most turns of any] the numbers that its turns draw with."""
@@ -398,7 +402,6 @@ class Waves:
             turn.stopped = token in self._stops
             if not turn.done:
                 drew.setdefault(token, []).append((place, turn))
-        self.stats += EngineStats(sampled_tokens=len(strand.turns))
         most = max(drew.values(), key=len, default=[])
         staying = {place for place, _ in most}
         for place, turn in strand.turns:
