@@ -84,28 +84,31 @@ def row_from_task(task: Task) -> dict[str, Any]:
         }
         for tool in task.tools
     ]
-    row = {
+    columns = {
         "data_source": task.data_source,
         "question": task.question,
         "ability": task.ability,
         "reward_model": {"style": "rule", "ground_truth": list(task.ground_truth), "reward": task.reward or None},
-        "extra_info": {
-            "id": task.id,
-            "env": task.env,
-            "func_schemas": _dump(schemas, where, "tools"),
-            "answer_type": task.answer_type.kind,
-            "tolerance": task.answer_type.tolerance,
-            "split": task.split,
-            "depth": task.depth,
-            "max_calls": task.max_calls,
-            "kind": task.kind,
-            "reference": _dump([dict(call) for call in task.reference], where, "reference"),
-            "changes": None if task.changes is None else _dump(dict(task.changes), where, "changes"),
-            "extra": _dump(dict(task.extra), where, "extra"),
-        },
     }
-    _dump(row, where, "row")
-    return row
+    facts = {
+        "answer_type": task.answer_type.kind,
+        "tolerance": task.answer_type.tolerance,
+        "split": task.split,
+        "depth": task.depth,
+        "max_calls": task.max_calls,
+        "kind": task.kind,
+    }
+    _dump({**columns, "id": task.id, **facts}, where, "row")  # without what is long and looked at by itself
+    info = {
+        "id": task.id,
+        "env": _encodable(task.env, where, "env"),
+        "func_schemas": _dump(schemas, where, "tools"),
+        **facts,
+        "reference": _dump([dict(call) for call in task.reference], where, "reference"),
+        "changes": None if task.changes is None else _dump(dict(task.changes), where, "changes"),
+        "extra": _dump(dict(task.extra), where, "extra"),
+    }
+    return {**columns, "extra_info": info}
 
 
 def _bad(where: str, field: str, problem: str) -> ConfigError:
@@ -347,7 +350,14 @@ def _extra(row: Mapping[str, Any], info: Mapping[str, Any], where: str) -> dict[
 def _dump(value: Any, where: str, field: str) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
-        text.encode()
     except (TypeError, ValueError, RecursionError) as fault:
+        raise _bad(where, field, f"cannot be written as JSON: {fault}") from None
+    return _encodable(text, where, field)
+
+
+def _encodable(text: str, where: str, field: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as fault:
         raise _bad(where, field, f"cannot be written as JSON: {fault}") from None
     return text
