@@ -187,27 +187,36 @@ class DecodeAttention:
         self._group(slots, prompt_slots, prompt_lengths)
 
     def _group(self, slots: Sequence[int], prompt_slots: Sequence[int], prompt_lengths: Sequence[int]) -> None:
-        """Lay the rows out as [groups, members], so that a group's prompt is read once for all of its members."""
+        """Lay the rows out as [groups, members], so that a prompt is read once for several of its rows.
+
+        Members are padded to the most of any group, so a prompt with many more rows than others is read more than once.
+        """
         device = self._shape.device
-        members: dict[int, list[int]] = {}
+        rows_of: dict[int, list[int]] = {}
         lengths: dict[int, int] = {}
         for row, prompt, length in zip(slots, prompt_slots, prompt_lengths, strict=True):
-            members.setdefault(prompt, []).append(row)
+            rows_of.setdefault(prompt, []).append(row)
             lengths[prompt] = length
-        self._groups, self._members = len(members), max(map(len, members.values()))
-        grid = [row for rows in members.values() for row in [*rows, *[0] * (self._members - len(rows))]]
+        self._members = width = _best_width([len(rows) for rows in rows_of.values()])
+        groups = [
+            (prompt, rows[first : first + width])
+            for prompt, rows in rows_of.items()
+            for first in range(0, len(rows), width)
+        ]
+        self._groups = len(groups)
+        grid = [row for _, rows in groups for row in [*rows, *[0] * (width - len(rows))]]
         back = [0] * self._count
-        for group, rows in enumerate(members.values()):
+        for group, (_, rows) in enumerate(groups):
             for index, row in enumerate(rows):
-                back[row] = group * self._members + index
+                back[row] = group * width + index
         same = grid == list(range(self._count))
         self._to_group = None if same else torch.tensor(grid, device=device)
         self._from_group = None if same else torch.tensor(back, device=device)
         self._prompt_length = longest = max(lengths.values())
-        hidden = torch.arange(longest) >= torch.tensor(list(lengths.values()))[:, None]
+        hidden = torch.arange(longest) >= torch.tensor([lengths[prompt] for prompt, _ in groups])[:, None]
         mask = torch.zeros(hidden.shape, dtype=self._shape.dtype).masked_fill_(hidden, float("-inf")).to(device)
         self._prompt_mask = mask.repeat_interleave(self._shape.kv_heads, 0)[:, None]
-        order = list(members)
+        order = [prompt for prompt, _ in groups]
         chosen = len(order) if order == list(range(len(order))) else torch.tensor(order, device=device)
         # The prompts stay the same for all passes, so they are fetched once.
         self._of_prompts = [
@@ -260,6 +269,19 @@ class DecodeAttention:
         kv, c = self._shape.kv_heads, x.shape[-1]
         x = x.view(self._groups, kv, self._members, -1, c).transpose(1, 2).flatten(0, 1)
         return x.contiguous() if self._from_group is None else x.index_select(0, self._from_group)
+
+
+def _best_width(sizes: Sequence[int]) -> int:
+    """How many rows of a prompt to lay side by side: what reads prompts seldom and pads little."""
+
+    def cost(width: int) -> int:
+        return sum(-(-size // width) for size in sizes) * (_READING + width)
+
+    return min(range(1, max(sizes) + 1), key=cost)
+
+
+_READING = 2
+"""What reading a prompt costs, in rows that look at one."""
 
 
 def _padded(lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
