@@ -27,10 +27,12 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv with everything that training and the checks need
 
 # torch goes first, so that its pinned version decides what the rest resolves to.
+# The sources are compiled here because the interpreter of a sandbox never writes what it compiled.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet -e '.[train,serve,retriever,view,mcp,tracking,dev]'
+	$(BIN)/python -m compileall -q src/recall
 	@touch $@
 
 train: $(STAMP) ## train on the built-in tasks; RUN=runs/NAME, ARGS="--key value ..."

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import pyarrow.parquet
@@ -174,6 +174,17 @@ def test_attempts_that_end_early_leave_a_set_that_goes_on(whole: Path, tmp_path:
     assert [shard.rows for shard in read_manifest(tmp_path).shards] == [5, 1, 5, 1]
     assert some(1000) == read_manifest(whole)
     assert contents(tmp_path) == contents(whole)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_the_next_split_is_begun_ahead_and_taken_up_where_it_is_wanted(start: int) -> None:
+    wanted = {"train": 9, "new_worlds": 7}
+    with Workers(makes(splits=wanted), wanted, 2, block=2) as workers:
+        first = list(takewhile(lambda made: made.index < 9, workers.stream("train", 0)))
+        second = list(takewhile(lambda made: made.index < 7, workers.stream("new_worlds", start)))
+    with Workers(makes(splits=wanted), wanted) as alone:
+        assert first == list(takewhile(lambda made: made.index < 9, alone.stream("train", 0)))
+        assert second == list(takewhile(lambda made: made.index < 7, alone.stream("new_worlds", start)))
 
 
 def test_a_task_out_of_place_is_a_bug(tmp_path: Path) -> None:

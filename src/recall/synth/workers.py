@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from recall.errors import RolloutError, boundary
@@ -44,6 +45,7 @@ class Workers:
         """
         self._makes, self._wanted, self._workers, self._block, self._unit = makes, wanted, workers, block, unit
         self._pool: ProcessPoolExecutor | None = None
+        self._ahead: dict[str, _Asked] = {}
 
     def __enter__(self) -> "Workers":
         if self._workers > 1:
@@ -69,20 +71,32 @@ class Workers:
             for block in self._blocks(split, start):
                 yield from make(block)
             return
-        waiting: deque[Future[list[Made]]] = deque()
-        blocks = self._blocks(split, start)
+        ahead = self._ahead.pop(split, None)
+        asked = ahead if ahead is not None and ahead.start == start else self._asked(split, start)
+        if ahead is not None and ahead is not asked:
+            ahead.cancel()
         try:
             with boundary(RolloutError, "making tasks in several processes", BrokenProcessPool):
-                at = start
                 while True:
-                    while not waiting or (len(waiting) < 2 * self._workers and at < self._wanted[split]):
-                        block = next(blocks)
-                        at = block.stop
-                        waiting.append(self._pool.submit(_make, make, block))
-                    yield from waiting.popleft().result()
+                    while not asked.waiting or (not asked.enough and len(asked.waiting) < 2 * self._workers):
+                        asked.more(self._pool)
+                    if asked.enough:
+                        self._look_ahead(split, len(asked.waiting))
+                    yield from asked.waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            asked.cancel()
+
+    def _asked(self, split: str, start: int) -> "_Asked":
+        return _Asked(self._makes[split], start, self._wanted[split], self._blocks(split, start))
+
+    def _look_ahead(self, split: str, waiting: int) -> None:
+        """Begin with the next split, so that no process is idle while the end of this one is written."""
+        assert self._pool is not None, "there are several processes"
+        splits = [*self._makes]
+        for following in splits[splits.index(split) + 1 :][:1]:
+            asked = self._ahead.setdefault(following, self._asked(following, 0))
+            while not asked.enough and waiting + len(asked.waiting) < 2 * self._workers:
+                asked.more(self._pool)
 
     def _blocks(self, split: str, start: int) -> Iterator[range]:
         """Numbers from `start` on, in blocks that give every worker something to do."""
@@ -93,6 +107,36 @@ class Workers:
             stop = (start // unit + units) * unit
             yield range(start, min(stop, wanted) if start < wanted else stop)
             start = min(stop, wanted) if start < wanted else stop
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the processes were asked for of one split."""
+
+    make: Make
+    start: int
+    wanted: int
+    blocks: Iterator[range]
+    waiting: deque[Future[list[Made]]] = field(default_factory=deque)
+    """In order."""
+    at: int = 0
+    """Every number below has been asked for."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more is needed if each number has a task."""
+        return max(self.at, self.start) >= self.wanted
+
+    def more(self, pool: ProcessPoolExecutor) -> None:
+        """Ask for another block."""
+        block = next(self.blocks)
+        self.at = block.stop
+        self.waiting.append(pool.submit(_make, self.make, block))
+
+    def cancel(self) -> None:
+        """Let go of what has not begun."""
+        for future in self.waiting:
+            future.cancel()
 
 
 def _make(make: Make, block: range) -> list[Made]:

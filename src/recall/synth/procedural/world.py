@@ -68,7 +68,7 @@ class World:
         if values is None:
             assert kind.states is not None, f"{entity} has no {word}"
             values = kind.states.values
-        return {key: pick(rng, values) for key in keys}
+        return dict(zip(keys, rng.choices(values, k=len(keys)), strict=True))
 
     def keys(self, entity: str) -> Iterable[Key]:
         """Those of the entities of a type, in the order of the rows."""
@@ -148,8 +148,9 @@ class World:
 def _linked(rng: random.Random, keys: Iterable[Key], pool: list[Key]) -> dict[Key, Key]:
     """A target for each entity, another than itself where there is another."""
     targets = {}
-    for key in keys:
-        while (target := pick(rng, pool)) == key and len(pool) > 1:
+    draw, size = rng.random, len(pool)
+    for key in keys:  # as `names.pick` does, without a call for each
+        while (target := pool[int(draw() * size)]) == key and size > 1:
             pass
         targets[key] = target
     return targets
