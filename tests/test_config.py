@@ -1,7 +1,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -44,8 +44,16 @@ class Source(Settings):
     weight: float = 1.0
 
 
+class Engine(Settings):
+    named_by: ClassVar[str] = "name"
+
+    name: Literal["torch", "vllm"] = "torch"
+    memory: float = 0.5
+
+
 class Recipe(Settings):
     name: str = "run"
+    engine: Engine = Engine()
     tasks: Path | None = None
     policy: Literal["torch", "vllm"] = "torch"
     steps: tuple[int, ...] = ()
@@ -105,6 +113,10 @@ def test_a_partial_table_keeps_the_values_that_the_table_around_it_sets(tmp_path
         (["--limits.stop", "a,b"], Recipe(limits=Limits(stop=("a", "b")))),
         (["--name", "a", "--name", "b"], Recipe(name="b")),
         (["--tasks", "x/1.jsonl"], Recipe(tasks=Path("x/1.jsonl"))),
+        (["--engine", "vllm"], Recipe(engine=Engine(name="vllm"))),
+        (["--engine=vllm", "--engine.memory", "0.3"], Recipe(engine=Engine(name="vllm", memory=0.3))),
+        (["--engine", "{memory = 0.3}"], Recipe(engine=Engine(memory=0.3))),
+        (["--learner.scale_by_std", "--no-learner.scale_by_std"], Recipe()),
     ],
 )
 def test_a_flag_is_read_as_its_setting_is_typed(flags: list[str], expected: Recipe) -> None:
@@ -127,6 +139,9 @@ def test_a_flag_is_read_as_its_setting_is_typed(flags: list[str], expected: Reci
         (["--learner.scale_by_std=2"], "--learner.scale_by_std: '2' is not accepted; it takes true or false"),
         (["--learner.dtype=int"], '--learner.dtype: \'int\' is not accepted; it takes one of "float32", "bfloat16"'),
         (["--policy=jax"], '--policy: \'jax\' is not accepted; it takes one of "torch", "vllm"'),
+        (["--engine=jax"], '--engine.name: \'jax\' is not accepted; it takes one of "torch", "vllm"'),
+        (["--no-name"], "--no-name: unknown flag; the nearest known one is --name"),
+        (["--no-learner.scale_by_std=1"], "--no-learner.scale_by_std: unknown flag"),
         (["--mix.a=x"], "--mix.a: 'x' is not accepted; it takes a number"),
         (["--learner=3"], "--learner: '3' is not accepted; it takes a table of learning_rate, batch, "),
         (["--learner={btch=3}"], "--learner.btch: unknown key; the nearest known one is learner.batch"),

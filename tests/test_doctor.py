@@ -451,7 +451,7 @@ def test_training_starts_nothing_that_the_doctor_advises_against(
     assert main(["train", *QUICK, "--rollout.group_size=2", f"--policy.model={tiny_model}", f"--run={run}"]) == 1
     said = capsys.readouterr()
     assert "wrong    parsed calls" in said.out
-    assert "--doctor false" in said.err
+    assert "--no-doctor" in said.err
     assert not run.exists()
 
 

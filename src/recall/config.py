@@ -39,6 +39,8 @@ class Settings(BaseModel):
 
     takes_recipe: ClassVar[bool] = False
     """For a command: whether its one positional argument is a TOML recipe."""
+    named_by: ClassVar[str] = ""
+    """For a table: the setting that a flag of the table's name sets, as `--policy vllm` sets `policy.engine`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def load(model: type[SettingsT], path: Path | None, overrides: Sequence[str] = (
     Args:
         model: the settings to build.
         path: the recipe; None starts from the defaults.
-        overrides: `--key value`, `--key=value`, or `--switch`; the last one given wins.
+        overrides: `--key value`, `--key=value`, `--switch` or `--no-switch`; the last one given wins.
 
     Raises:
         ConfigError: the file is missing or broken, a key is unknown, a value is not accepted. One line that names the
@@ -129,6 +131,10 @@ def split_arguments(model: type[BaseModel], arguments: Sequence[str]) -> tuple[l
             continue
         written, equals, text = token.lstrip("-").partition("=")
         key = find(model, written) or find(model, written.replace("-", "_"))
+        denied = find(model, written.removeprefix("no-").replace("-", "_")) if written.startswith("no-") else None
+        if key is None and denied is not None and denied.is_switch and not equals:
+            flags.append((denied.name, "false"))
+            continue
         if key is None or not token.startswith("--"):
             raise ConfigError(f"{token.partition('=')[0]}: unknown flag; {_nearest(written, model, '--')}")
         if not equals and key.is_switch:
@@ -137,8 +143,13 @@ def split_arguments(model: type[BaseModel], arguments: Sequence[str]) -> tuple[l
             if not rest or re.match(r"--[A-Za-z_]", rest[0]):
                 raise ConfigError(f"--{key.name}: needs a value; it takes {key.accepts}")
             text = rest.pop(0)
-        flags.append((key.name, text))
+        name = "" if text.lstrip().startswith("{") else next(map(_named_by, tables(key.annotation)), "")
+        flags.append((f"{key.name}.{name}" if name else key.name, text))
     return positionals, flags
+
+
+def _named_by(table: type) -> str:
+    return table.named_by if issubclass(table, Settings) else ""
 
 
 def members(owner: type) -> dict[str, Key]:

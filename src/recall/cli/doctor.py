@@ -54,7 +54,7 @@ def examined_first(recipe: TrainRecipe, run: Path) -> int:
     for finding in bad:
         print(finding.line())
     if bad:
-        print("recall: the doctor advises against this run; --doctor false starts it all the same", file=sys.stderr)
+        print("recall: the doctor advises against this run; --no-doctor starts it all the same", file=sys.stderr)
     elif not any(finding.state == "wrong" for finding in found):
         print(f"doctor: {len(found)} checks, nothing wrong ({time.perf_counter() - began:.1f} s)")
     return int(bool(bad))

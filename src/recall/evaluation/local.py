@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ NANO_LIMITS = Limits(max_turns=8, max_tokens=512, max_turn_tokens=48, max_calls=
 
 class PolicySettings(Settings):
     """The model."""
+
+    named_by: ClassVar[str] = "engine"
 
     model: str = "nano"
     """A directory in Hugging Face's format, or `nano`, the policy that comes with ReCall."""
