@@ -85,10 +85,42 @@ def test_names_may_have_endings_and_paths_and_unknown_ones_are_refused() -> None
         size_of("models/Other")
 
 
-def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
-    config = {"model_type": "qwen3_moe", "num_attention_heads": 4, "hidden_size": 8, "num_experts": 8}
+MIXTURES: dict[str, dict[str, Any]] = {
+    "Qwen3MoeForCausalLM": {"num_experts": 6, "moe_intermediate_size": 24, "head_dim": 8, "tie_word_embeddings": False},
+    "MixtralForCausalLM": {"num_local_experts": 5, "tie_word_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_of_experts_has_as_many_parameters_as_are_counted(name: str, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2}
+    config = getattr(transformers, name.replace("ForCausalLM", "Config"))(**sizes, **heads, **MIXTURES[name])
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = getattr(transformers, name)(config)
+    size = size_of(str(tmp_path))
+    assert size.parameters == sum(weight.numel() for weight in model.parameters())
+    idle = sum(w.numel() for key, w in model.named_parameters() if ".experts." in key) * (1 - 2 / size.experts)
+    assert size.active_parameters == size.parameters - round(idle)
+    with pytest.raises(ConfigError, match="adapters of a mixture"):
+        size.adapter(8)
+
+
+def test_a_known_mixture_has_the_published_numbers() -> None:
+    size = KNOWN["Qwen3-30B-A3B"]
+    assert size.parameters == 30_532_122_624
+    assert 3.2e9 < size.active_parameters < 3.4e9
+
+
+@pytest.mark.parametrize("more", [{"model_type": "olmoe"}, {"model_type": "qwen3_moe", "decoder_sparse_step": 2}])
+def test_other_mixtures_are_refused(more: dict[str, Any], tmp_path: Path) -> None:
+    config = {"num_attention_heads": 4, "hidden_size": 8, "num_experts": 8, **more}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match="a mixture of experts"):
+    with pytest.raises(ConfigError, match="accepted are dense models and, with experts in every layer, qwen3_moe and"):
         size_of(str(tmp_path))
 
 
@@ -149,9 +181,41 @@ def test_the_local_trainer_has_no_use_for_more_gpus() -> None:
     assert any(problem.startswith("gpus: the local trainer") for problem in found.problems)
 
 
-def test_trl_is_refused_and_what_verl_refuses_is_refused_here() -> None:
-    with pytest.raises(ConfigError, match="accepted are local and verl"):
-        plan(TrainRecipe(engine="trl"), Machines(1, 80.0))
+def trl(**settings: Any) -> TrainRecipe:
+    return load(
+        TrainRecipe,
+        None,
+        ["--engine", "trl", "--curriculum.by", "none", "--tasks.revisit", "0", "--policy.model", "Qwen3-1.7B"]
+        + [f"--{name.replace('__', '.')}={value}" for name, value in settings.items()],
+    )
+
+
+def test_with_trl_each_gpu_holds_the_weights_and_zero_shares_out_the_rest(tmp_path: Path) -> None:
+    parameters, zero = KNOWN["Qwen3-1.7B"].parameters, tmp_path / "zero.json"
+    phases: list[dict[str, float]] = []
+    for stage in (0, 1, 2):
+        zero.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+        more = {"trl__args": f"{{deepspeed = '{zero}'}}"} if stage else {}
+        phases.append(dict(plan(trl(**more), Machines(4, 80.0)).phases[-1].parts))
+    gib = parameters / 2**30
+    assert [found["weights"] for found in phases] == pytest.approx([4 * gib] * 3)
+    assert [found["moments"] for found in phases] == pytest.approx([8 * gib, 2 * gib, 2 * gib])
+    assert [found["gradients"] for found in phases] == pytest.approx([4 * gib, 4 * gib, gib])
+    assert ["buckets" in found for found in phases] == [True, False, False]
+
+
+def test_with_trl_passes_and_the_engine_are_its_own() -> None:
+    few, many = (plan(trl(trl__pass_trajectories=n), Machines(1, 80.0)).phases[-1].parts for n in (2, 8))
+    assert many["logits"] == pytest.approx(4 * few["logits"])
+    assert many["activations"] == pytest.approx(4 * few["activations"])
+    colocated = plan(trl(trl__sampler="colocate", trl__engine_memory=0.25), Machines(2, 80.0))
+    assert [phase.parts["engine"] for phase in colocated.phases] == pytest.approx([20.0, 20.0])
+    assert colocated.step["engines"] == 2
+    with pytest.raises(ConfigError, match=r"trl\.args\.deepspeed: nowhere\.json: cannot be read"):
+        plan(trl(trl__args="{deepspeed = 'nowhere.json'}"), Machines(1, 80.0))
+
+
+def test_what_verl_refuses_is_refused_here() -> None:
     with pytest.raises(ConfigError, match=r"policy\.engine: engine verl"):
         plan(load(TrainRecipe, SEVEN, ["--policy.engine=vllm"]), Machines(8, 80.0))
 

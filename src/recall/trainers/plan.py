@@ -4,13 +4,16 @@ What is counted exactly are weights, gradients, moments and caches. Activations 
 is near; what the libraries themselves take is `LIBRARIES_GIB`, a guess.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
 
 from recall.errors import ConfigError
 from recall.trainers.recipe import TrainRecipe
 from recall.trainers.size import BF16, FP32, ModelSize, size_of
+from recall.trainers.trl.honours import check as check_trl
 from recall.trainers.verl.honours import check
 
 GIB = 1 << 30
@@ -73,14 +76,15 @@ def plan(recipe: TrainRecipe, machines: Machines) -> Plan:
     Raises:
         ConfigError: the engine cannot do what the recipe says, or the model's size is unknown.
     """
-    if recipe.engine == "trl":
-        raise ConfigError("engine: what TRL shards is said to accelerate, not here; accepted are local and verl")
     size = size_of(recipe.policy.model)
     if recipe.engine == "verl":
         cluster = recipe.cluster.model_copy(update=_spread(machines.gpus, recipe.cluster.gpus_per_node))
         recipe = recipe.model_copy(update={"cluster": cluster})
         check(recipe)
         phases = _on_verl(recipe, size, machines)
+    elif recipe.engine == "trl":
+        check_trl(recipe)
+        phases = _on_trl(recipe, size, machines)
     else:
         phases = _here(recipe, size, machines)
     step = _step(recipe, size, machines)
@@ -163,6 +167,55 @@ def _here(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[Pha
     return _phase("sample", {**engine, **held}), _phase("update", update)
 
 
+def _on_trl(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[Phase, ...]:
+    """TRL: a process on each GPU with all weights; what else is whole too, but for what DeepSpeed's ZeRO shares out.
+
+    ZeRO 1 shares out the moments, ZeRO 2 the gradients too (Rajbhandari et al. 2020, arXiv:1910.02054).
+    """
+    rollout, trl, gpus, trained = recipe.rollout, recipe.trl, machines.gpus, _trained(recipe, size)
+    stage, wide = _zero_stage(recipe), _compute_bytes(recipe) / BF16
+    adapter = bool(recipe.policy.lora_rank)
+    weights = _compute_bytes(recipe) * size.parameters + FP32 * trained if adapter else FP32 * size.parameters
+    held = {
+        "weights": float(weights),
+        "moments": _MOMENTS * trained / (gpus if stage >= 1 else 1),
+        "reference": float(weights if recipe.learner.kl and not adapter else 0),
+    }
+    engine: dict[str, float] = {}
+    if trl.sampler == "colocate":
+        engine["engine"] = trl.engine_memory * machines.gpu_gib * GIB
+    elif trl.sampler == "model":
+        at_once = min(recipe.policy.max_batch, ceil(rollout.groups * rollout.group_size / gpus))
+        engine["copy to sample with"] = float(0 if adapter or wide > 1 else BF16 * size.parameters)
+        engine["cache"] = at_once * rollout.limits.max_tokens * size.cache_per_token * wide
+    tokens = trl.pass_trajectories * rollout.limits.max_tokens
+    update = {
+        **({"engine": engine["engine"]} if "engine" in engine else {}),
+        **held,
+        "gradients": FP32 * trained / (gpus if stage >= 2 else 1),
+        "buckets": float(FP32 * trained if gpus > 1 and not stage else 0),
+        "activations": tokens * wide * size.activations_per_token(checkpointing=trl.gradient_checkpointing),
+        "logits": float(tokens * size.vocabulary * _LOCAL_LOGITS),
+    }
+    return _phase("sample", {**engine, **held}), _phase("update", update)
+
+
+def _zero_stage(recipe: TrainRecipe) -> int:
+    """The stage of DeepSpeed's ZeRO that `trl.args.deepspeed` asks for; 0 without.
+
+    Raises:
+        ConfigError: its file cannot be read.
+    """
+    given = recipe.trl.args.get("deepspeed")
+    if given is None:
+        return 0
+    try:
+        config = given if isinstance(given, dict) else json.loads(Path(str(given)).read_text(encoding="utf-8"))
+        return int(config.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"trl.args.deepspeed: {given}: cannot be read: {error}") from None
+
+
 def _phase(name: str, bytes_by_part: Mapping[str, float]) -> Phase:
     parts = {part: taken / GIB for part, taken in bytes_by_part.items() if taken}
     return Phase(name, parts | {"libraries": LIBRARIES_GIB})
@@ -211,6 +264,10 @@ def _cache_tokens(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> t
         separate = verl.mode == "separate_async"
         gpus = verl.rollout_nodes * verl.rollout_gpus_per_node if separate else machines.gpus
         share, parallel = verl.engine_memory, verl.tensor_parallel
+    elif recipe.engine == "trl":
+        if recipe.trl.sampler != "colocate":
+            return None
+        gpus, share, parallel = machines.gpus, recipe.trl.engine_memory, 1
     elif recipe.policy.engine == "vllm":
         gpus, share, parallel = 1, recipe.policy.vllm.gpu_memory, 1
     else:
@@ -254,11 +311,14 @@ _CURES = {
     "weights": "take more GPUs or policy.lora_rank; verl.offload_weights helps while the engine samples",
     "gradients": "take more GPUs, or policy.lora_rank",
     "moments": "take more GPUs or policy.lora_rank; verl.offload_optimizer helps all but the update",
+    "buckets": "let DeepSpeed share gradients out: trl.args.deepspeed with stage 2",
     "gathered layers": "layers are computed whole: take GPUs with more memory",
     "reference": "set verl.offload_reference, or learner.kl_coefficient = 0",
-    "activations": "lower learner.micro_tokens and rollout.limits.max_tokens; with verl, verl.gradient_checkpointing",
-    "logits": "lower learner.micro_tokens and rollout.limits.max_tokens; with verl, verl.logprob_tokens too",
-    "engine": "lower verl.engine_memory, or policy.vllm.gpu_memory with the local trainer",
+    "activations": "lower learner.micro_tokens (with TRL trl.pass_trajectories) and rollout.limits.max_tokens; with "
+    "verl, verl.gradient_checkpointing",
+    "logits": "lower learner.micro_tokens (with TRL trl.pass_trajectories) and rollout.limits.max_tokens; with verl, "
+    "verl.logprob_tokens too",
+    "engine": "lower verl.engine_memory, trl.engine_memory, or policy.vllm.gpu_memory with the local trainer",
     "cache": "lower policy.max_batch or rollout.limits.max_tokens",
     "copy to sample with": "take policy.lora_rank, or a GPU with more memory",
     "copy to compute with": "take policy.lora_rank, or a GPU with more memory",
@@ -272,13 +332,13 @@ def _engine_problems(
 ) -> Iterator[str]:
     """What the sampling engine has no room for, or cannot split."""
     if recipe.engine == "local" and machines.gpus > 1:
-        yield f"gpus: the local trainer uses one of {machines.gpus} GPUs; engine verl uses them all"
+        yield f"gpus: the local trainer uses one of {machines.gpus} GPUs; engines trl and verl use them all"
     parallel = recipe.verl.tensor_parallel
     if recipe.engine == "verl" and size.heads % parallel:
         yield f"verl.tensor_parallel: {size.heads} attention heads cannot be split by {parallel}"
     episodes = step.get("full-length episodes at once")
     if episodes is not None and episodes < step["engines"]:
-        name = "verl.engine_memory" if recipe.engine == "verl" else "policy.vllm.gpu_memory"
+        name = {"local": "policy.vllm.gpu_memory"}.get(recipe.engine, f"{recipe.engine}.engine_memory")
         yield (
             f"{name}: the engines have room for {episodes:.0f} episodes of rollout.limits.max_tokens = "
             f"{recipe.rollout.limits.max_tokens} in all; raise it, or verl.tensor_parallel"

@@ -19,7 +19,7 @@ BF16, FP32 = 2, 4
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """The numbers that decide what a dense decoder with grouped-query attention and a gated MLP takes."""
+    """The numbers that decide what a decoder with grouped-query attention and gated MLPs takes."""
 
     layers: int
     hidden: int
@@ -34,6 +34,10 @@ class ModelSize:
     """Whether queries, keys and values have a bias, as in Qwen2."""
     head_norms: bool = False
     """Whether queries and keys are normed by head, as in Qwen3."""
+    experts: int = 0
+    """MLPs of a layer, of `feed_forward` each, some of which a router chooses for a token; 0 where there is one MLP."""
+    chosen: int = 1
+    """MLPs that a token goes through."""
 
     @property
     def _attention(self) -> int:
@@ -44,7 +48,8 @@ class ModelSize:
     def layer_parameters(self) -> int:
         """Parameters of one layer."""
         inner = self.heads * self.head_dim
-        found = self.hidden * self._attention + inner * self.hidden + 3 * self.hidden * self.feed_forward
+        found = self.hidden * self._attention + inner * self.hidden
+        found += max(1, self.experts) * 3 * self.hidden * self.feed_forward + self.experts * self.hidden
         found += 2 * self.hidden
         return found + self.attention_bias * self._attention + self.head_norms * 2 * self.head_dim
 
@@ -58,8 +63,20 @@ class ModelSize:
         """All parameters."""
         return self.layers * self.layer_parameters + self.embedding * (1 if self.tied else 2) + self.hidden
 
+    @property
+    def active_parameters(self) -> int:
+        """Those that one token is computed with."""
+        idle = max(1, self.experts) - self.chosen
+        return self.parameters - self.layers * idle * 3 * self.hidden * self.feed_forward
+
     def adapter(self, rank: int) -> int:
-        """Parameters of a LoRA adapter on all linear layers but the output (Hu et al. 2021, arXiv:2106.09685)."""
+        """Parameters of a LoRA adapter on all linear layers but the output (Hu et al. 2021, arXiv:2106.09685).
+
+        Raises:
+            ConfigError: the model is a mixture of experts.
+        """
+        if self.experts:
+            raise ConfigError("policy.lora_rank: adapters of a mixture of experts are not counted; accepted is 0")
         inner, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         ends = 2 * (self.hidden + inner) + 2 * (self.hidden + keys) + 3 * (self.hidden + self.feed_forward)
         return self.layers * rank * ends
@@ -78,7 +95,10 @@ class ModelSize:
         arXiv:1604.06174).
         """
         inner = self.heads * self.head_dim
-        layer = BF16 * (4 * self.hidden + self._attention + inner + 4 * self.feed_forward) + 2 * FP32 * self.hidden
+        layer = (
+            BF16 * (4 * self.hidden + self._attention + inner + 4 * self.chosen * self.feed_forward)
+            + 2 * FP32 * self.hidden
+        )
         return BF16 * self.layers * self.hidden + layer if checkpointing else self.layers * layer
 
 
@@ -97,9 +117,12 @@ KNOWN: Mapping[str, ModelSize] = MappingProxyType(
         "Qwen3-8B": ModelSize(36, 4096, 32, 8, 128, 12288, 151936, tied=False, **_QWEN3),
         "Qwen3-14B": ModelSize(40, 5120, 40, 8, 128, 17408, 151936, tied=False, **_QWEN3),
         "Qwen3-32B": ModelSize(64, 5120, 64, 8, 128, 25600, 151936, tied=False, **_QWEN3),
+        "Qwen3-30B-A3B": ModelSize(48, 2048, 32, 4, 128, 768, 151936, tied=False, experts=128, chosen=8, **_QWEN3),
     }
 )
 """Models by name, from their published config.json; a directory that is there is read instead."""
+_EXPERTS: Mapping[str, str] = MappingProxyType({"qwen3_moe": "moe_intermediate_size", "mixtral": "intermediate_size"})
+"""By kind of mixture, what its config.json calls the width of an expert."""
 _ENDINGS = ("-instruct", "-base")
 
 
@@ -129,19 +152,27 @@ def _read(path: Path) -> ModelSize:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kind = str(config["model_type"])
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        if any("expert" in name for name in config):
-            raise ConfigError(f"{path}: a mixture of experts, which is not counted here; accepted are dense models")
+        width = _EXPERTS.get(kind, "intermediate_size")
+        if (kind not in _EXPERTS and any("expert" in name for name in config)) or int(
+            config.get("decoder_sparse_step", 1)
+        ) != 1:
+            raise ConfigError(
+                f"{path}: a mixture that is not counted here; accepted are dense models and, with experts "
+                f"in every layer, {' and '.join(_EXPERTS)}"
+            )
         return ModelSize(
             layers=int(config["num_hidden_layers"]),
             hidden=hidden,
             heads=heads,
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or hidden // heads),
-            feed_forward=int(config["intermediate_size"]),
+            feed_forward=int(config[width]),
             vocabulary=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
             attention_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
-            head_norms=kind == "qwen3",
+            head_norms=kind in ("qwen3", "qwen3_moe"),
+            experts=int(config.get("num_experts") or config["num_local_experts"]) if kind in _EXPERTS else 0,
+            chosen=int(config["num_experts_per_tok"]) if kind in _EXPERTS else 1,
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be counted: {type(error).__name__}: {error}") from None
