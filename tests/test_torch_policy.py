@@ -195,7 +195,8 @@ async def test_a_prompt_is_prefilled_once_for_its_group() -> None:
 async def alike(policy: TorchPolicy, member: int, temperature: float) -> Played:
     """Four turns with the same replies for all members but one, who hears something else in the second."""
     name = f"alike/{member}"
-    tokens, logprobs = [7, 8, 9], [None] * 3
+    tokens = [7, 8, 9]
+    logprobs: list[float | None] = [None] * 3
     policy.begin(name)
     for number in range(4):
         sampling = Sampling(temperature, seed=10 * number + member, max_tokens=9)
