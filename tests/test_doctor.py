@@ -455,6 +455,25 @@ def test_training_starts_nothing_that_the_doctor_advises_against(
     assert not run.exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ([], "validation.source: name a file of tasks to validate on"),
+        (["--validation.source=nowhere.jsonl"], "validation.source: nowhere.jsonl: there is no such file"),
+    ],
+)
+def test_a_file_to_validate_on_that_is_missing_is_refused_before_the_model_is_looked_at(
+    flags: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*flags, f"--tasks.source={tmp_path / 'rows.jsonl'}", "--policy.model=no/model"]
+    assert main(["train", *rows, f"--run={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr()
+    assert reason in said.err
+    assert "doctor" not in said.out + said.err
+    assert main(["doctor", *rows]) == 1
+    assert reason in capsys.readouterr().out
+
+
 def test_a_run_is_the_same_bit_for_bit_after_the_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, metrics = [], []
     for number, more in enumerate((["--doctor=true"], ["--doctor=false"])):

@@ -71,7 +71,9 @@ class Train(TrainRecipe):
 
     def _doctor_objects(self, recipe: TrainRecipe, path: Path) -> bool:
         from recall.cli.doctor import examined_first
+        from recall.trainers.tasks import check_validation_file
 
+        check_validation_file(recipe)  # without torch, which takes the doctor seconds to load
         return examined_first(recipe, path) != 0
 
     def _train_here(self, recipe: TrainRecipe, path: Path) -> int:

@@ -15,7 +15,7 @@ from recall.renderer import Renderer, build
 from recall.rewards import get
 from recall.sandbox.base import SessionOptions
 from recall.trainers.recipe import TrainRecipe
-from recall.trainers.tasks import prompt_tokens, training_tasks
+from recall.trainers.tasks import check_validation_file, prompt_tokens, training_tasks
 from recall.types import Sampling, Task, ToolSpec
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ async def examine(recipe: TrainRecipe, directory: Path, *, ports: Sequence[int] 
     yield machine.check_ports(ports)
     yield machine.check_servers(machine.addresses_of(recipe))
     try:
+        check_validation_file(recipe)
         source, tokenizer = _tokenizer(recipe)
         trained = 0 if recipe.policy.lora_rank else machine.parameters_of(source)
         yield machine.check_disk(directory, machine.run_bytes(recipe, trained))

@@ -317,9 +317,24 @@ def validation_tasks(recipe: TrainRecipe, count: int) -> list[Task]:
     if has_splits(source):
         tasks = recipe.tasks.recipe
         return [task for split in settings.splits for task in split_tasks(source, split, count, tasks)]
-    if settings.source is None:
-        raise ConfigError("validation.source: name a file of tasks to validate on, as tasks.source is a file")
+    check_validation_file(recipe)
+    assert settings.source is not None, "check_validation_file refused it"
     return first_of_each(_read(settings.source), count)
+
+
+def check_validation_file(recipe: TrainRecipe) -> None:
+    """Refuse a recipe that trains on a file of tasks and has none to validate on; nothing is read.
+
+    Raises:
+        ConfigError: `validation.source` is not named, or there is no such file.
+    """
+    source = recipe.validation.source
+    if recipe.tasks.source == "synth" or has_splits(recipe.tasks.source):
+        return
+    if source is None:
+        raise ConfigError("validation.source: name a file of tasks to validate on, as tasks.source is a file")
+    if not source.exists():
+        raise ConfigError(f"validation.source: {source}: there is no such file")
 
 
 def first_of_each(tasks: Sequence[Task], count: int, *, by_split: bool = False) -> list[Task]:
