@@ -116,7 +116,14 @@ def test_a_known_mixture_has_the_published_numbers() -> None:
     assert 3.2e9 < size.active_parameters < 3.4e9
 
 
-@pytest.mark.parametrize("more", [{"model_type": "olmoe"}, {"model_type": "qwen3_moe", "decoder_sparse_step": 2}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model_type": "olmoe"},
+        {"model_type": "qwen3_moe", "decoder_sparse_step": 2},
+        {"model_type": "qwen3_moe", "mlp_only_layers": [1]},
+    ],
+)
 def test_other_mixtures_are_refused(more: dict[str, Any], tmp_path: Path) -> None:
     config = {"num_attention_heads": 4, "hidden_size": 8, "num_experts": 8, **more}
     (tmp_path / "config.json").write_text(json.dumps(config))

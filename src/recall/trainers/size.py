@@ -153,9 +153,8 @@ def _read(path: Path) -> ModelSize:
         kind = str(config["model_type"])
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         width = _EXPERTS.get(kind, "intermediate_size")
-        if (kind not in _EXPERTS and any("expert" in name for name in config)) or int(
-            config.get("decoder_sparse_step", 1)
-        ) != 1:
+        unknown = kind not in _EXPERTS and any("expert" in name for name in config)
+        if unknown or int(config.get("decoder_sparse_step", 1)) != 1 or config.get("mlp_only_layers"):
             raise ConfigError(
                 f"{path}: a mixture that is not counted here; accepted are dense models and, with experts "
                 f"in every layer, {' and '.join(_EXPERTS)}"
