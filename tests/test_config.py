@@ -140,6 +140,7 @@ def test_a_flag_is_read_as_its_setting_is_typed(flags: list[str], expected: Reci
         (["--learner.dtype=int"], '--learner.dtype: \'int\' is not accepted; it takes one of "float32", "bfloat16"'),
         (["--policy=jax"], '--policy: \'jax\' is not accepted; it takes one of "torch", "vllm"'),
         (["--engine=jax"], '--engine.name: \'jax\' is not accepted; it takes one of "torch", "vllm"'),
+        (["-no-learner.scale_by_std"], "-no-learner.scale_by_std: unknown flag"),
         (["--no-name"], "--no-name: unknown flag; the nearest known one is --name"),
         (["--no-learner.scale_by_std=1"], "--no-learner.scale_by_std: unknown flag"),
         (["--mix.a=x"], "--mix.a: 'x' is not accepted; it takes a number"),

@@ -222,6 +222,11 @@ def test_with_trl_passes_and_the_engine_are_its_own() -> None:
         plan(trl(trl__args="{deepspeed = 'nowhere.json'}"), Machines(1, 80.0))
 
 
+def test_of_a_mixture_the_table_says_how_much_a_token_is_computed_with(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["plan", "--policy.model=Qwen3-30B-A3B"])
+    assert "Qwen3-30B-A3B: 30.53 billion parameters (3.35 billion for a token), local on" in capsys.readouterr().out
+
+
 def test_what_verl_refuses_is_refused_here() -> None:
     with pytest.raises(ConfigError, match=r"policy\.engine: engine verl"):
         plan(load(TrainRecipe, SEVEN, ["--policy.engine=vllm"]), Machines(8, 80.0))

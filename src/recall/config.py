@@ -131,10 +131,11 @@ def split_arguments(model: type[BaseModel], arguments: Sequence[str]) -> tuple[l
             continue
         written, equals, text = token.lstrip("-").partition("=")
         key = find(model, written) or find(model, written.replace("-", "_"))
-        denied = find(model, written.removeprefix("no-").replace("-", "_")) if written.startswith("no-") else None
-        if key is None and denied is not None and denied.is_switch and not equals:
-            flags.append((denied.name, "false"))
-            continue
+        if key is None and token.startswith("--no-") and not equals:
+            denied = find(model, written.removeprefix("no-").replace("-", "_"))
+            if denied is not None and denied.is_switch:
+                flags.append((denied.name, "false"))
+                continue
         if key is None or not token.startswith("--"):
             raise ConfigError(f"{token.partition('=')[0]}: unknown flag; {_nearest(written, model, '--')}")
         if not equals and key.is_switch:

@@ -71,8 +71,10 @@ def as_text(found: "Plan", recipe: TrainRecipe) -> str:
     where = f"{gpus} GPU{'s' if gpus > 1 else ''} of {gib:g} GiB"
     if recipe.policy.device == "cpu":
         where = f"the CPU, with {gib:g} GiB"
+    active = f" ({_count(found.size.active_parameters)} for a token)" if found.size.experts else ""
     lines = [
-        f"{Path(recipe.policy.model).name}: {_count(found.size.parameters)} parameters, {recipe.engine} on {where}",
+        f"{Path(recipe.policy.model).name}: {_count(found.size.parameters)} parameters{active}, "
+        f"{recipe.engine} on {where}",
         "",
         *_table(rows),
         f"(libraries: a guess of {LIBRARIES_GIB:g}; activations and logits by tensor; the rest exact)",

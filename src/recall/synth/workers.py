@@ -93,10 +93,12 @@ class Workers:
         """Begin with the next split, so that no process is idle while the end of this one is written."""
         assert self._pool is not None, "there are several processes"
         splits = [*self._makes]
-        for following in splits[splits.index(split) + 1 :][:1]:
-            asked = self._ahead.setdefault(following, self._asked(following, 0))
-            while not asked.enough and waiting + len(asked.waiting) < 2 * self._workers:
-                asked.more(self._pool)
+        following = splits.index(split) + 1
+        if following == len(splits):
+            return
+        asked = self._ahead.setdefault(splits[following], self._asked(splits[following], 0))
+        while not asked.enough and waiting + len(asked.waiting) < 2 * self._workers:
+            asked.more(self._pool)
 
     def _blocks(self, split: str, start: int) -> Iterator[range]:
         """Numbers from `start` on, in blocks that give every worker something to do."""

@@ -138,9 +138,8 @@ def _on_verl(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[
 def _here(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[Phase, ...]:
     """The local trainer: everything on one GPU, what is trained in float32, the base of an adapter in bfloat16."""
     policy, rollout, trained = recipe.policy, recipe.rollout, _trained(recipe, size)
-    compute, wide = _compute_bytes(recipe), _compute_bytes(recipe) / BF16
-    weights = compute * size.parameters + FP32 * trained if policy.lora_rank else FP32 * size.parameters
-    copy = 0 if policy.lora_rank or compute == FP32 else BF16 * size.parameters
+    wide = _compute_bytes(recipe) / BF16
+    weights, copy = _whole(recipe, size)
     held = {
         "weights": float(weights),
         "moments": float(_MOMENTS * trained),
@@ -167,6 +166,14 @@ def _here(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[Pha
     return _phase("sample", {**engine, **held}), _phase("update", update)
 
 
+def _whole(recipe: TrainRecipe, size: ModelSize) -> tuple[int, int]:
+    """Bytes of the weights where one GPU holds them all, and of a copy of them in the type that is computed in."""
+    compute, trained = _compute_bytes(recipe), _trained(recipe, size)
+    if recipe.policy.lora_rank:
+        return compute * size.parameters + FP32 * trained, 0
+    return FP32 * size.parameters, 0 if compute == FP32 else BF16 * size.parameters
+
+
 def _on_trl(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[Phase, ...]:
     """TRL: a process on each GPU with all weights; what else is whole too, but for what DeepSpeed's ZeRO shares out.
 
@@ -175,7 +182,7 @@ def _on_trl(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[P
     rollout, trl, gpus, trained = recipe.rollout, recipe.trl, machines.gpus, _trained(recipe, size)
     stage, wide = _zero_stage(recipe), _compute_bytes(recipe) / BF16
     adapter = bool(recipe.policy.lora_rank)
-    weights = _compute_bytes(recipe) * size.parameters + FP32 * trained if adapter else FP32 * size.parameters
+    weights, copy = _whole(recipe, size)
     held = {
         "weights": float(weights),
         "moments": _MOMENTS * trained / (gpus if stage >= 1 else 1),
@@ -186,7 +193,7 @@ def _on_trl(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[P
         engine["engine"] = trl.engine_memory * machines.gpu_gib * GIB
     elif trl.sampler == "model":
         at_once = min(recipe.policy.max_batch, ceil(rollout.groups * rollout.group_size / gpus))
-        engine["copy to sample with"] = float(0 if adapter or wide > 1 else BF16 * size.parameters)
+        engine["copy to sample with"] = float(copy)
         engine["cache"] = at_once * rollout.limits.max_tokens * size.cache_per_token * wide
     tokens = trl.pass_trajectories * rollout.limits.max_tokens
     update = {
@@ -194,6 +201,7 @@ def _on_trl(recipe: TrainRecipe, size: ModelSize, machines: Machines) -> tuple[P
         **held,
         "gradients": FP32 * trained / (gpus if stage >= 2 else 1),
         "buckets": float(FP32 * trained if gpus > 1 and not stage else 0),
+        "copy to compute with": float(copy),
         "activations": tokens * wide * size.activations_per_token(checkpointing=trl.gradient_checkpointing),
         "logits": float(tokens * size.vocabulary * _LOCAL_LOGITS),
     }
@@ -339,7 +347,8 @@ def _engine_problems(
     episodes = step.get("full-length episodes at once")
     if episodes is not None and episodes < step["engines"]:
         name = {"local": "policy.vllm.gpu_memory"}.get(recipe.engine, f"{recipe.engine}.engine_memory")
+        more = ", or verl.tensor_parallel" if recipe.engine == "verl" else ""
         yield (
             f"{name}: the engines have room for {episodes:.0f} episodes of rollout.limits.max_tokens = "
-            f"{recipe.rollout.limits.max_tokens} in all; raise it, or verl.tensor_parallel"
+            f"{recipe.rollout.limits.max_tokens} in all; raise it{more}"
         )

@@ -281,7 +281,7 @@ def _best_width(sizes: Sequence[int]) -> int:
 
 
 _READING = 2
-"""What reading a prompt costs, in rows that look at one."""
+"""What reading a prompt costs, in rows that look at one: about, and nothing but speed hangs on it."""
 
 
 def _padded(lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:

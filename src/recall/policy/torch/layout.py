@@ -66,8 +66,9 @@ class GroupLayout:
                 rows += path[len(prompt) - 1 : -1]
                 targets += member
                 lengths.append(len(member))
-        blocks = [_Block.build(runs, device) for runs in _alike(tree.runs)]
-        order = torch.tensor([row for runs in _alike(tree.runs) for run in runs for row in run.own])
+        alike = [*_alike(tree.runs)]
+        blocks = [_Block.build(runs, device) for runs in alike]
+        order = torch.tensor([row for runs in alike for run in runs for row in run.own])
         starts = [sum(block.queries.numel() for block in blocks[:number]) for number in range(len(blocks))]
         places = torch.cat([start + block.unpad for start, block in zip(starts, blocks, strict=True)])
         predictors, inverse = torch.unique(torch.tensor(rows, device=device), return_inverse=True)
